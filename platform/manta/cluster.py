@@ -1,0 +1,177 @@
+"""The one place that connects to Ray and does resource arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from manta.errors import InputError, StageFailed
+from manta.progress import Progress
+
+# A local Ray gets a few logical CPUs more than the machine has cores: Ray Data's readers and the Serve controller must
+# be schedulable while training workers hold every core, and they idle most of the time.
+SPARE_CPUS = 2
+
+# Read by Ray's own processes when they start, so they must be set before Ray is imported.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def in_job() -> bool:
+    """Whether this process is the driver of a submitted Ray job."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def connect(address: str | None = None, minimum_cpus: int = 0) -> None:
+    """Connect to the cluster of `address` (or of the job this is), or start Ray on this machine. Idempotent.
+
+    Raises InputError when the address does not answer, StageFailed when a local Ray cannot start.
+    """
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    if in_job() or address:
+        if in_job():
+            # Workers of a job get the job's own copy of Manta, which may differ from an installed one.
+            options["runtime_env"] = {"py_modules": [str(path) for path in _own_packages()]}
+        try:
+            ray.init(address=address or "auto", **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"resources.address = {address!r}: no Ray cluster answers ({error}): start one with `ray start --head`, or leave address out") from error
+        return
+    cores = len(os.sched_getaffinity(0))
+    try:
+        ray.init(address="local", num_cpus=max(cores, minimum_cpus) + SPARE_CPUS, include_dashboard=False, **options)
+    except (RuntimeError, ConnectionError, TimeoutError) as error:
+        raise StageFailed(f"Ray did not start on this machine: {error}; `manta doctor` shows what is missing") from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local Ray's processes end with it."""
+    import sys
+
+    if "ray" in sys.modules:
+        import ray
+
+        ray.shutdown()
+
+
+def _own_packages() -> list[Path]:
+    here = Path(__file__).resolve().parent
+    serving = here.parent.parent / "serving"
+    return [here, *([serving] if serving.is_dir() else [])]
+
+
+def total_cpus() -> int:
+    """CPUs that work may be given: all of a cluster's, or this machine's cores when Ray is local."""
+    import ray
+
+    found = int(ray.cluster_resources().get("CPU", 0))
+    return max(1, found - SPARE_CPUS) if is_local() else found
+
+
+def is_local() -> bool:
+    """Whether the connected Ray was started by this process."""
+    import ray
+
+    node = ray._private.worker._global_node
+    return node is not None and node.head
+
+
+def check_fits(workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:
+    """Raise InputError if the connected cluster can never hold these workers at once."""
+    import ray
+
+    resources = ray.cluster_resources()
+    cpus, gpus = total_cpus(), resources.get("GPU", 0)
+    if workers * cpus_per_worker > cpus:
+        raise InputError(
+            f"resources.workers = {workers} x resources.cpus_per_worker = {cpus_per_worker} needs "
+            f"{workers * cpus_per_worker} CPUs, the cluster has {cpus}: set resources.workers={max(1, cpus // cpus_per_worker)} or add nodes"
+        )
+    if workers * gpus_per_worker > gpus:
+        raise InputError(
+            f"resources.workers = {workers} x resources.gpus_per_worker = {gpus_per_worker} needs "
+            f"{workers * gpus_per_worker:g} GPUs, the cluster has {gpus:g}: set resources.gpus_per_worker=0 or add nodes"
+        )
+
+
+# --- progress from workers -------------------------------------------------------------------------------------------
+
+
+class _Mailbox:
+    """Holds what workers report until the driver fetches it; also carries the driver's wish to stop."""
+
+    def __init__(self) -> None:
+        self._messages: list[dict[str, Any]] = []
+        self._stopping = False
+
+    def put(self, message: dict[str, Any]) -> bool:
+        """Leave a message; returns whether the driver wants the work to stop at the next safe point."""
+        self._messages.append(message)
+        return self._stopping
+
+    def drain(self) -> list[dict[str, Any]]:
+        messages, self._messages = self._messages, []
+        return messages
+
+    def stop(self) -> None:
+        self._stopping = True
+
+
+@contextlib.contextmanager
+def relay(progress: Progress) -> Iterator[Any]:
+    """Yield an actor handle that workers may `put.remote(message)` to; messages reach `progress` within half a second.
+
+    A message is {"update": {done, total, unit, ...figures}} or {"note": text}. The actor takes no CPU.
+    """
+    import ray
+
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    finished = threading.Event()
+
+    def deliver() -> None:
+        for message in ray.get(mailbox.drain.remote()):
+            if "update" in message:
+                progress.update(**message["update"])
+            if "note" in message:
+                progress.note(message["note"])
+
+    def pump() -> None:
+        while not finished.wait(0.5):
+            try:
+                deliver()
+            except ray.exceptions.RayError:
+                return  # Ray is going down; the stage itself reports why
+
+    thread = threading.Thread(target=pump, name="manta-progress", daemon=True)
+    thread.start()
+    try:
+        yield mailbox
+    finally:
+        finished.set()
+        thread.join(timeout=5)
+        if ray.is_initialized():
+            with contextlib.suppress(ray.exceptions.RayError):
+                deliver()
+                ray.kill(mailbox)

@@ -1,0 +1,112 @@
+"""Runs one recipe to a finished artifact, or a pipeline of them: what is complete is skipped, what broke off goes on."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from manta import artifact as artifacts
+from manta import recipe as recipes
+from manta.artifact import Artifact, Draft
+from manta.errors import InputError, MantaError, StageFailed
+from manta.progress import Progress
+from manta.schema import PipelineRecipe, Recipe
+
+# kind -> the module of its room. Each has `run(recipe, draft, progress) -> dict` (the figures for the manifest), may
+# have `check(recipe, inputs)` (raises InputError before anything is started), and `inventory(recipe) -> str` (a cheap
+# hash of sources that are not artifacts; raises InputError when they are missing).
+ROOMS = {
+    "prepare": "manta.data.prepare",
+    "pretrain": "manta.train.run",
+    "finetune": "manta.train.run",
+    "tune": "manta.tune.sweep",
+    "compress": "manta.compress.run",
+    "evaluate": "manta.evaluate.run",
+    "serve": "serving.smoke",
+}
+
+
+class Outcome(NamedTuple):
+    artifact: Artifact
+    skipped: bool
+    seconds: float
+
+
+def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
+    """Make the artifact of `recipe`, or return it if this very run is complete.
+
+    Raises InputError before anything starts, StageFailed (resumable) afterwards, GateRefused from a gate.
+    """
+    started = time.monotonic()
+    room = importlib.import_module(ROOMS[recipe.kind])
+    inputs = artifacts.resolve_inputs(recipe)
+    inventory = room.inventory(recipe) if hasattr(room, "inventory") else None
+    progress.begin(f"{recipe.kind} {recipe.name}", kind=recipe.kind, name=recipe.name)
+    with artifacts.draft(recipe, inputs, inventory, replace) as begun:
+        if isinstance(begun, Artifact):
+            progress.note(f"complete, skipped ({begun.folder.url})", skipped=True)
+            progress.end(skipped=True, path=begun.folder.url, fingerprint=begun.fingerprint)
+            if hasattr(room, "verdict"):
+                room.verdict(recipe, begun)
+            return Outcome(begun, True, time.monotonic() - started)
+        if hasattr(room, "check"):
+            room.check(recipe, inputs)
+        if begun.resumed:
+            progress.note("an earlier attempt broke off here: carrying on")
+        made = _make(room, recipe, begun, progress)
+    seconds = time.monotonic() - started
+    progress.end(skipped=False, path=made.folder.url, fingerprint=made.fingerprint, metrics=made.metrics, seconds=round(seconds, 1))
+    if hasattr(room, "verdict"):
+        room.verdict(recipe, made)
+    return Outcome(made, False, seconds)
+
+
+def _make(room: Any, recipe: Recipe, begun: Draft, progress: Progress) -> Artifact:
+    try:
+        return begun.finish(room.run(recipe, begun, progress))
+    except (MantaError, KeyboardInterrupt):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StageFailed(f"no space left on the disk of {begun.folder.url}: free some, then `manta resume {begun.folder.url}`") from error
+        raise StageFailed(f"{recipe.kind} {recipe.name} failed: {error}; then `manta resume {begun.folder.url}`") from error
+
+
+def resume(where: str, progress: Progress) -> Outcome:
+    """Carry on an unfinished run from the recipe its folder holds. Raises InputError if there is none."""
+    folder = artifacts.Folder(artifacts.locate(where, "runs"))
+    manifest = artifacts.read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder.url} holds no run (no {artifacts.MANIFEST}): name the folder of a run, such as runs/NAME")
+    recipe = recipes.validate(manifest["recipe"], origin=f"{folder.url}/{artifacts.MANIFEST}")
+    parent = folder.url.rpartition("/")[0]
+    # The folder may have been moved with its siblings since: it is its own place that counts.
+    return run(recipe.model_copy(update={"output": parent}), progress)
+
+
+def load_pipeline(path: str | Path, overrides: list[str]) -> tuple[PipelineRecipe, list[Recipe]]:
+    """Read a pipeline and all its recipes. Overrides are `key=value` for the pipeline or `STAGE-NAME.key=value`.
+
+    Every recipe is validated before the first one runs.
+    """
+    first_words = {item.partition("=")[0].split(".")[0] for item in overrides}
+    own = [item for item in overrides if item.partition("=")[0].split(".")[0] in PipelineRecipe.model_fields]
+    pipeline = recipes.load(path, own, kind="pipeline")
+    assert isinstance(pipeline, PipelineRecipe)
+    stages: list[Recipe] = []
+    used = set(PipelineRecipe.model_fields)
+    for name in pipeline.stages:
+        file = Path(path).parent / name
+        stem = file.stem
+        mine = [item.partition(".")[2] for item in overrides if item.split(".", 1)[0] == stem]
+        used.add(stem)
+        stage = recipes.load(file, [*mine, f"output={pipeline.output}"])
+        if isinstance(stage, PipelineRecipe):
+            raise InputError(f"{path}: stages: {name} is a pipeline itself; list its stages here instead")
+        stages.append(stage)
+    if unknown := first_words - used:
+        raise InputError(f"override {sorted(unknown)[0]!r}: a pipeline takes {', '.join(sorted(used))} as the first word, e.g. {Path(pipeline.stages[0]).stem}.seed=1")
+    return pipeline, stages
