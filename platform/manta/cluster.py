@@ -57,13 +57,17 @@ def connect(address: str | None = None, minimum_cpus: int = 0) -> None:
         try:
             ray.init(address=address or "auto", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"resources.address = {address!r}: no Ray cluster answers ({error}): start one with `ray start --head`, or leave address out") from error
+            raise InputError(
+                f"resources.address = {address!r}: no Ray cluster answers ({error}): start one with `ray start --head`, or leave address out"
+            ) from error
         return
     cores = len(os.sched_getaffinity(0))
     try:
         ray.init(address="local", num_cpus=max(cores, minimum_cpus) + SPARE_CPUS, include_dashboard=False, **options)
     except (RuntimeError, ConnectionError, TimeoutError) as error:
-        raise StageFailed(f"Ray did not start on this machine: {error}; `manta doctor` shows what is missing") from error
+        raise StageFailed(
+            f"Ray did not start on this machine: {error}; `manta doctor` shows what is missing"
+        ) from error
 
 
 def disconnect() -> None:

@@ -56,7 +56,7 @@ class Progress:
             self.event("progress", done=done, total=total, unit=unit, seconds_left=left and round(left, 1), **figures)
             return
         shown = f"{_count(done)}/{_count(total)} {unit}" if total is not None else f"{_count(done)} {unit}"
-        parts = [shown, *(f"{key.replace('_', ' ')} {_figure(value)}" for key, value in figures.items())]
+        parts = [shown, *(f"{key.replace('_', ' ')} {format_figure(value)}" for key, value in figures.items())]
         if left is not None and not finished:
             parts.append(f"{_duration(left)} left")
         line = f"{self.stage}: " + "  ".join(parts)
@@ -83,7 +83,8 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
-def _figure(value: Any) -> str:
+def format_figure(value: Any) -> str:
+    """A figure as people read it: thousands separated, four significant digits."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -93,8 +94,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
-
-
-def show_figures(figures: dict[str, Any]) -> str:
-    """Flat figures as `name value` pairs on one line, for summaries."""
-    return "  ".join(f"{key} {_figure(value)}" for key, value in figures.items() if isinstance(value, (int, float, str)))

@@ -45,7 +45,16 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str) -> Any:
     """Parse YAML text as recipes are parsed. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    return yaml.load(text, Loader=_Loader)
+
+
+def kind_of(path: str | Path) -> str | None:
+    """The kind that a recipe file names, valid or not; None where it cannot be told."""
+    try:
+        raw = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return raw.get("kind") if isinstance(raw, dict) else None
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), kind: str | None = None) -> Recipe | PipelineRecipe:
@@ -169,7 +178,9 @@ def _problem(model: type[BaseModel], raw: Any, error: Any) -> Problem:
 
 def _type_hint(kind: str, value: object) -> str:
     if isinstance(value, str) and kind in ("int_type", "float_type", "bool_type"):
-        return f", not the text {value!r}: remove the quotes" if re.match(r"^[\d.\s_eE+-]+$|^(true|false)$", value) else ""
+        return (
+            f", not the text {value!r}: remove the quotes" if re.match(r"^[\d.\s_eE+-]+$|^(true|false)$", value) else ""
+        )
     if isinstance(value, float) and kind == "int_type" and value.is_integer():
         return f": write {int(value)}"
     return f" (it is of type {type(value).__name__})" if kind.endswith("_type") else ""
@@ -297,5 +308,8 @@ def json_schema(kind: str) -> dict[str, Any]:
     """JSON Schema of a kind, for editors. Raises InputError for an unknown kind."""
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1)
-        raise InputError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise InputError(
+            f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
     return KINDS[kind].model_json_schema()

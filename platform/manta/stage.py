@@ -1,11 +1,10 @@
-"""Runs one recipe to a finished artifact, or a pipeline of them: what is complete is skipped, what broke off goes on."""
+"""Runs one recipe to a finished artifact: what is complete is skipped, what broke off is carried on."""
 
 from __future__ import annotations
 
 import errno
 import importlib
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from manta import artifact as artifacts
@@ -58,7 +57,13 @@ def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
             progress.note("an earlier attempt broke off here: carrying on")
         made = _make(room, recipe, begun, progress)
     seconds = time.monotonic() - started
-    progress.end(skipped=False, path=made.folder.url, fingerprint=made.fingerprint, metrics=made.metrics, seconds=round(seconds, 1))
+    progress.end(
+        skipped=False,
+        path=made.folder.url,
+        fingerprint=made.fingerprint,
+        metrics=made.metrics,
+        seconds=round(seconds, 1),
+    )
     if hasattr(room, "verdict"):
         room.verdict(recipe, made)
     return Outcome(made, False, seconds)
@@ -71,8 +76,12 @@ def _make(room: Any, recipe: Recipe, begun: Draft, progress: Progress) -> Artifa
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StageFailed(f"no space left on the disk of {begun.folder.url}: free some, then `manta resume {begun.folder.url}`") from error
-        raise StageFailed(f"{recipe.kind} {recipe.name} failed: {error}; then `manta resume {begun.folder.url}`") from error
+            raise StageFailed(
+                f"no space left on the disk of {begun.folder.url}: free some, then `manta resume {begun.folder.url}`"
+            ) from error
+        raise StageFailed(
+            f"{recipe.kind} {recipe.name} failed: {error}; then `manta resume {begun.folder.url}`"
+        ) from error
 
 
 def resume(where: str, progress: Progress) -> Outcome:
@@ -80,33 +89,12 @@ def resume(where: str, progress: Progress) -> Outcome:
     folder = artifacts.Folder(artifacts.locate(where, "runs"))
     manifest = artifacts.read_manifest(folder)
     if manifest is None:
-        raise InputError(f"{folder.url} holds no run (no {artifacts.MANIFEST}): name the folder of a run, such as runs/NAME")
+        raise InputError(
+            f"{folder.url} holds no run (no {artifacts.MANIFEST}): name the folder of a run, such as runs/NAME"
+        )
     recipe = recipes.validate(manifest["recipe"], origin=f"{folder.url}/{artifacts.MANIFEST}")
+    if isinstance(recipe, PipelineRecipe):
+        raise InputError(f"{folder.url} holds a pipeline's recipe: use `manta run` with its file")
     parent = folder.url.rpartition("/")[0]
     # The folder may have been moved with its siblings since: it is its own place that counts.
     return run(recipe.model_copy(update={"output": parent}), progress)
-
-
-def load_pipeline(path: str | Path, overrides: list[str]) -> tuple[PipelineRecipe, list[Recipe]]:
-    """Read a pipeline and all its recipes. Overrides are `key=value` for the pipeline or `STAGE-NAME.key=value`.
-
-    Every recipe is validated before the first one runs.
-    """
-    first_words = {item.partition("=")[0].split(".")[0] for item in overrides}
-    own = [item for item in overrides if item.partition("=")[0].split(".")[0] in PipelineRecipe.model_fields]
-    pipeline = recipes.load(path, own, kind="pipeline")
-    assert isinstance(pipeline, PipelineRecipe)
-    stages: list[Recipe] = []
-    used = set(PipelineRecipe.model_fields)
-    for name in pipeline.stages:
-        file = Path(path).parent / name
-        stem = file.stem
-        mine = [item.partition(".")[2] for item in overrides if item.split(".", 1)[0] == stem]
-        used.add(stem)
-        stage = recipes.load(file, [*mine, f"output={pipeline.output}"])
-        if isinstance(stage, PipelineRecipe):
-            raise InputError(f"{path}: stages: {name} is a pipeline itself; list its stages here instead")
-        stages.append(stage)
-    if unknown := first_words - used:
-        raise InputError(f"override {sorted(unknown)[0]!r}: a pipeline takes {', '.join(sorted(used))} as the first word, e.g. {Path(pipeline.stages[0]).stem}.seed=1")
-    return pipeline, stages

@@ -1,0 +1,1 @@
+"""Reading what runs left behind: status, lineage, comparison, and the page of a run."""
