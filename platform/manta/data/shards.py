@@ -1,0 +1,134 @@
+"""Packed token rows on storage: Parquet files of fixed-length int32 rows and the index that describes them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from manta.errors import InputError
+from manta.storage import Folder
+
+INDEX = "shards.json"
+COLUMN = "input_ids"
+# Small enough that one random row costs little reading, large enough that Parquet's overhead stays below a per cent.
+ROWS_PER_GROUP = 128
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file: `path` relative to the artifact, `tokens` = rows * seq_len, `bytes` on storage."""
+
+    path: str
+    rows: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a reader needs to know before it opens a shard. Ids are None where the tokenizer has no such token."""
+
+    seq_len: int
+    vocab_size: int
+    eos_id: int
+    bos_id: int | None
+    pad_id: int | None
+    splits: dict[str, tuple[Shard, ...]]
+
+    def rows(self, split: str) -> int:
+        return sum(shard.rows for shard in self.splits[split])
+
+    def tokens(self, split: str) -> int:
+        return sum(shard.tokens for shard in self.splits[split])
+
+
+def load_index(folder: Folder | str) -> Index:
+    """Read the index of a prepared artifact. Raises InputError if it is absent or damaged."""
+    folder = folder if isinstance(folder, Folder) else Folder(folder)
+    try:
+        raw = json.loads(folder.read_text(INDEX))
+        splits = {name: tuple(Shard(**entry) for entry in entries) for name, entries in raw.pop("splits").items()}
+        return Index(splits=splits, **raw)
+    except FileNotFoundError:
+        raise InputError(f"{folder.url} holds no {INDEX}: name an artifact that `manta prepare` made") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder.url}/{INDEX} is damaged ({error}): run `manta prepare` again") from None
+
+
+def save_index(folder: Folder, index: Index) -> None:
+    folder.write_text(INDEX, json.dumps(asdict(index), indent=2) + "\n")
+
+
+def write_shard(folder: Folder, path: str, rows: Any) -> Shard:
+    """Write rows (num_rows, seq_len) int32 as one Parquet file; the same rows give the same bytes."""
+    import pyarrow as pa
+
+    num_rows, seq_len = rows.shape
+    values = pa.array(rows.reshape(-1), type=pa.int32())
+    table = pa.table({COLUMN: pa.FixedSizeListArray.from_arrays(values, seq_len)})
+    size, sha256 = write_table(folder, path, table, row_group_size=ROWS_PER_GROUP)
+    return Shard(path, num_rows, num_rows * seq_len, size, sha256)
+
+
+def read_rows(folder: Folder, path: str) -> Any:
+    """All rows of one shard as an array (num_rows, seq_len) int32."""
+    column = read_table(folder, path, [COLUMN]).column(COLUMN).combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), -1)
+
+
+# --- Parquet on a Folder ---------------------------------------------------------------------------------------------
+
+
+def write_table(folder: Folder, name: str, table: Any, row_group_size: int = 8192) -> tuple[int, str]:
+    """Write a table as Parquet, whole or not at all. Returns its size in bytes and SHA-256 (hex)."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    # Token ids and texts hardly repeat within a row group: dictionaries would only cost time.
+    pq.write_table(table, buffer, row_group_size=row_group_size, compression="zstd", use_dictionary=False)
+    data = buffer.getvalue()
+    _write_bytes(folder, name, data)
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def read_table(folder: Folder, name: str, columns: Sequence[str] | None = None) -> Any:
+    """Read a Parquet file (the given columns of it) as a pyarrow Table."""
+    import pyarrow.parquet as pq
+
+    wanted = None if columns is None else list(columns)
+    if folder.local_path is not None:
+        with pq.ParquetFile(folder.local_path / name) as file:
+            return file.read(columns=wanted)
+    from fsspec.core import open as open_url
+
+    with open_url(f"{folder.url}/{name}", "rb") as handle, pq.ParquetFile(handle) as file:
+        return file.read(columns=wanted)
+
+
+def _write_bytes(folder: Folder, name: str, data: bytes) -> None:
+    if folder.local_path is None:
+        from fsspec.core import url_to_fs
+
+        filesystem, path = url_to_fs(f"{folder.url}/{name}")
+        filesystem.pipe_file(path, data)
+        return
+    target = folder.local_path / name
+    # Below work/, so that what a kill leaves half-written never becomes part of the result.
+    scratch = folder.local_path / "work" / "half-written" / uuid.uuid4().hex
+    for parent in (target.parent, scratch.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with scratch.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
