@@ -133,7 +133,10 @@ def validate(raw: Any, origin: str = "recipe", kind: str | None = None) -> Recip
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(origin, [Problem("kind", named, f"choose one of {choices}{hint}")])
     if kind is not None and named != kind:
-        raise RecipeError(origin, [Problem("kind", named, f"this command wants a {kind} recipe: use `manta {named}`")])
+        command = "run" if named == "pipeline" else named
+        raise RecipeError(
+            origin, [Problem("kind", named, f"this command wants a {kind} recipe: use `manta {command}`")]
+        )
     model = KINDS[named]
     try:
         return typing.cast("Recipe | PipelineRecipe", model.model_validate(dict(raw)))
