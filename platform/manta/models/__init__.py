@@ -1,0 +1,1 @@
+"""Models: presets, formulas, building from scratch and loading."""

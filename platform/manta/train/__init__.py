@@ -1,0 +1,1 @@
+"""Training: Ray Train workers running DeepSpeed over the ordered stream."""

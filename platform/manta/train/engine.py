@@ -1,0 +1,174 @@
+"""The one home of DeepSpeed: start an engine, take a step, save, load, and collect the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from manta.schema import Optimizer, TrainResources
+from manta.train import shm_op, zero
+
+Objective = Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
+
+
+def _adamw(groups: list[dict[str, Any]], settings: Optimizer) -> Any:
+    """AdamW (arXiv:1711.05101), one pass over memory per step."""
+    import torch
+
+    return torch.optim.AdamW(
+        groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=True
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Optimizer], Any]] = {"adamw": _adamw}
+
+
+def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors (norms, biases) do not. Frozen weights are left out."""
+    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in moving if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def prepare_process(resources: TrainResources) -> None:
+    """Set what DeepSpeed and torch read at import or start. Call before `Engine`, in the worker."""
+    if resources.gpus_per_worker == 0:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import torch
+
+    if resources.gpus_per_worker == 0:
+        torch.set_num_threads(resources.cpus_per_worker)
+
+
+class Engine:
+    """A model under DeepSpeed, the same interface for every ZeRO stage and any number of workers."""
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        optimizer: Optimizer,
+        resources: TrainResources,
+        accumulation: int,
+        universal: bool = False,
+    ):
+        with _quiet():
+            import deepspeed
+
+            if resources.gpus_per_worker == 0:
+                shm_op.settle()
+            self.engine, self.optimizer, _, _ = deepspeed.initialize(
+                model=model,
+                optimizer=OPTIMIZERS[optimizer.name](_groups(model, optimizer.weight_decay), optimizer),
+                config=zero.config(optimizer, resources, accumulation, universal),
+                dist_init_required=False,
+            )
+        self.model = model
+        self.objective = objective
+        self.resources = resources
+        self.device = self.engine.device
+        self.partly_frozen = any(not parameter.requires_grad for parameter in model.parameters())
+
+    def _micro_batches(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Split numpy int32 arrays (rows, seq) into tensors (micro_batch, seq) on the device."""
+        import torch
+
+        rows = len(next(iter(batch.values())))
+        for first in range(0, rows, self.resources.micro_batch):
+            yield {
+                name: torch.tensor(values[first : first + self.resources.micro_batch], device=self.device)
+                for name, values in batch.items()
+            }
+
+    def step(self, batch: Mapping[str, Any], scored: int, lr: float) -> tuple[float, float]:
+        """One optimizer step on this rank's rows, with the loss averaged over the `scored` tokens of *all* ranks.
+
+        Returns this rank's share of the loss (nats; the shares of all ranks add up to the global mean) and the global
+        gradient norm before clipping.
+        """
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.train()
+        total = 0.0
+        for micro in self._micro_batches(batch):
+            loss, _ = self.objective(self.engine, micro)
+            loss = loss / scored
+            # DeepSpeed averages gradients over the workers; the mean over tokens is taken here already.
+            self.engine.backward(loss * self.resources.workers, scale_wrt_gas=False)
+            self.engine.step()
+            total += float(loss.detach())
+        norm = self.engine.get_global_grad_norm()
+        return total, float(norm) if norm is not None else float("nan")
+
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, int]:
+        """Sum of token losses and number of scored tokens over this rank's rows, without training."""
+        import torch
+
+        self.engine.eval()
+        loss, scored = 0.0, 0
+        with torch.no_grad():
+            for micro in self._micro_batches(batch):
+                micro_loss, micro_scored = self.objective(self.engine, micro)
+                loss += float(micro_loss)
+                scored += int(micro_scored)
+        return loss, scored
+
+    def save(self, parent: Path, tag: str) -> None:
+        """Write this rank's part of a checkpoint to parent/tag. All ranks must call it."""
+        with _quiet():
+            self.engine.save_checkpoint(
+                str(parent), tag=tag, save_latest=False, exclude_frozen_parameters=self.partly_frozen
+            )
+
+    def load(self, parent: Path, tag: str) -> None:
+        """Load weights, optimizer state and counters from parent/tag. All ranks must call it."""
+        with _quiet():
+            where, _ = self.engine.load_checkpoint(str(parent), tag=tag, load_module_strict=not self.partly_frozen)
+        if where is None:
+            raise RuntimeError(f"DeepSpeed found no checkpoint in {parent / tag}")
+
+    def weights(self) -> dict[str, Any] | None:
+        """The whole model's state dict on the CPU on rank 0; None on others. All ranks must call it."""
+        import torch
+
+        if self.resources.zero_stage == 3:
+            state = self.engine._zero3_consolidated_16bit_state_dict()
+        else:
+            state = self.engine.module.state_dict()
+        if torch.distributed.get_rank() != 0:
+            return None
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def to_universal(source: Path, target: Path) -> None:
+    """Convert a checkpoint of ZeRO 1, 2 or 3 into one that any number of workers can load (arXiv:2406.18820)."""
+    import argparse
+
+    with _quiet():
+        from deepspeed.checkpoint import ds_to_universal
+
+        ds_to_universal.main(
+            argparse.Namespace(
+                input_folder=str(source),
+                output_folder=str(target),
+                num_extract_workers=1,
+                num_merge_workers=1,
+                keep_temp_folder=False,
+                strict=True,
+                inject_missing_state=True,
+            )
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """DeepSpeed prints to stdout, which belongs to the command line's own output: send that to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

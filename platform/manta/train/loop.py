@@ -1,0 +1,288 @@
+"""The training loop, as each worker runs it: pick up where the last checkpoint stands, step, validate, save, export."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manta.data.shards import load_index
+from manta.data.stream import Ahead, batches, take
+from manta.errors import MantaError, StageFailed
+from manta.objectives import OBJECTIVES
+from manta.schema import FinetuneRecipe, PretrainRecipe
+from manta.storage import Folder
+from manta.train import checkpoint
+from manta.train.schedule import learning_rate
+
+MAILBOX_SECONDS = 0.25
+# Everything but the weights that makes a Hugging Face directory usable by itself.
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "vocab*",
+    "merges.txt",
+    "added_tokens.json",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver decided before the workers start; plain values, the same on every rank."""
+
+    recipe: PretrainRecipe | FinetuneRecipe
+    folder: str  # the run's own
+    shards: str  # folder with shards.json
+    columns: tuple[str, ...]
+    steps: int
+    accumulation: int
+    config: dict[str, Any] | None  # content of config.json of a model from scratch
+    source: str | None  # Hugging Face directory of a model to start from
+    tokenizer: str  # directory with the tokenizer's files
+    mailbox: Any  # cluster.relay's actor
+
+
+def worker(job: Job) -> dict[str, Any]:
+    """Run a rank to the end. Errors that a restart would only repeat are returned, not raised, as {"refused": text}."""
+    try:
+        return train(job)
+    except MantaError as error:
+        return {"refused": str(error)}
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train to the planned step and export the model. Returns the figures of the run (rank 0's are used)."""
+    import ray.train
+
+    stream = ray.train.get_dataset_shard("train")
+    ahead = Ahead(batches(stream, job.columns)) if stream is not None else None  # starts reading now
+    state = checkpoint.newest(Folder(job.folder))
+
+    import torch
+
+    from manta.train import engine as engines
+    from manta.train.metrics import Metrics
+
+    recipe, folder, rank = job.recipe, Folder(job.folder), ray.train.get_context().get_world_rank()
+    resources = recipe.resources
+    engines.prepare_process(resources)
+    objective, count_scored = OBJECTIVES[recipe.objective.name if isinstance(recipe, PretrainRecipe) else "clm"]
+    universal = state is not None and checkpoint.needs_conversion(state, resources.workers, resources.zero_stage)
+    model = _model(job)
+    engine = engines.Engine(model, objective, recipe.optimizer, resources, job.accumulation, universal)
+    step = 0
+    if state is not None:
+        step = state.step
+        with checkpoint.opened(
+            folder, state, universal, engines.to_universal, rank, torch.distributed.barrier
+        ) as place:
+            engine.load(*place)
+    metrics = Metrics(folder, state.metrics_lines if state else 0, step) if rank == 0 else None
+    driver = _Driver(job, step) if rank == 0 else None
+    validation = _validation_rows(job, rank)
+    resumed_from, stopping, started, trained_seconds = step, False, time.monotonic(), 0.0
+
+    while step < job.steps and not stopping:
+        assert ahead is not None
+        began, waited = time.monotonic(), ahead.waited
+        found, batch = next(ahead)
+        if found != step:
+            raise RuntimeError(f"the stream delivered step {found}, but the model stands at step {step}")
+        torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
+        lr = learning_rate(step, job.steps, recipe.optimizer.lr, recipe.schedule)
+        scored = _global_sum([count_scored(batch)])[0] if "labels" in batch else count_scored(batch) * resources.workers
+        share, norm = engine.step(batch, max(1, int(scored)), lr)
+        stop_wish = driver.stop_wished() if driver else False
+        loss, stop_votes = _global_sum([share, float(stop_wish)])
+        step, stopping = step + 1, stop_votes > 0
+        if not math.isfinite(loss):
+            raise StageFailed(
+                f"the loss became {loss} at step {step}: lower optimizer.lr = {recipe.optimizer.lr} or raise schedule.warmup_fraction"
+            )
+        elapsed = time.monotonic() - began
+        trained_seconds += elapsed
+        tokens = batch["input_ids"].size * resources.workers
+        if metrics and driver:
+            speed, wait = tokens / elapsed, (ahead.waited - waited) / elapsed
+            metrics.add(
+                "train",
+                step,
+                loss=loss,
+                lr=lr,
+                grad_norm=norm,
+                tokens=step * tokens,
+                tokens_per_s=round(speed, 1),
+                data_wait_share=round(wait, 4),
+            )
+            driver.report(step, loss, speed, wait)
+
+        at_end = step == job.steps
+        if (step % recipe.evaluate.every_steps == 0 or at_end) and validation:
+            loss, scored = _validate(engine, validation)
+            if metrics:
+                metrics.add("validation", step, loss=loss, perplexity=math.exp(min(loss, 700.0)), tokens=scored)
+        if step % recipe.checkpoint.every_steps == 0 or at_end or stopping:
+            if metrics:
+                metrics.sync()
+            here = checkpoint.State(step, resources.workers, resources.zero_stage, metrics.lines if metrics else 0)
+            checkpoint.save(folder, here, engine.save, rank, torch.distributed.barrier, recipe.checkpoint.keep)
+
+    figures: dict[str, Any] = {"stopped": step < job.steps, "step": step}
+    if step == job.steps:
+        _export(job, engine, model, folder)
+    if metrics and not figures["stopped"]:
+        figures |= _figures(job, metrics.last, model, resumed_from, trained_seconds, time.monotonic() - started)
+    if metrics:
+        metrics.close()
+    return figures
+
+
+# --- what the loop is made of ----------------------------------------------------------------------------------------
+
+
+def _model(job: Job) -> Any:
+    """The model as training starts: from scratch or from a source, adapted if the recipe says so; equal on all ranks."""
+    import torch
+
+    if job.config is not None:
+        from manta.models.build import build
+
+        return build(job.config, job.recipe.seed)
+    from manta.models.load import load
+
+    assert job.source is not None
+    with Folder(job.source).local() as path:
+        model = load(path, job.recipe.optimizer.precision)
+    if isinstance(job.recipe, FinetuneRecipe):
+        from manta import adapt
+
+        torch.manual_seed(job.recipe.seed)
+        model = adapt.apply(model, job.recipe.adapt)
+    return model
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _global_sum(values: list[float]) -> list[float]:
+    """Elementwise sums over all ranks, in double precision."""
+    import torch
+
+    total = torch.tensor(values, dtype=torch.float64)
+    if torch.distributed.get_world_size() > 1:
+        torch.distributed.all_reduce(total)
+    return [float(value) for value in total]
+
+
+def _validation_rows(job: Job, rank: int) -> dict[str, np.ndarray]:
+    """This rank's rows of the validation split, int32 (rows, seq), as many on each rank: what lacks is not scored."""
+    index, resources = load_index(job.shards), job.recipe.resources
+    total = min(index.rows("validation"), job.recipe.evaluate.max_rows)
+    if total == 0:
+        return {}
+    share = math.ceil(total / resources.workers)
+    mine = np.arange(rank * share, (rank + 1) * share)
+    rows = take(job.shards, index, "validation", np.minimum(mine, total - 1), job.columns)
+    rows.setdefault("labels", rows["input_ids"].copy())
+    rows["labels"][mine >= total] = -100
+    return rows
+
+
+def _validate(engine: Any, rows: dict[str, np.ndarray]) -> tuple[float, int]:
+    """Mean loss (nats a token) over the validation rows of all ranks, and how many tokens were scored."""
+    loss, scored = engine.evaluate(rows)
+    loss, scored = _global_sum([loss, scored])
+    return loss / max(1.0, scored), int(scored)
+
+
+class _Driver:
+    """Rank 0's line to the driver: reports go out without waiting; the answers say whether it wants to stop."""
+
+    def __init__(self, job: Job, step: int):
+        self.job, self._sent = job, 0.0
+        self._answers: list[Any] = []
+        if step:
+            job.mailbox.put.remote({"note": f"carrying on from the checkpoint of step {step}"})
+
+    def report(self, step: int, loss: float, speed: float, wait: float) -> None:
+        if time.monotonic() - self._sent < MAILBOX_SECONDS and step < self.job.steps:
+            return
+        self._sent = time.monotonic()
+        update = {
+            "done": step,
+            "total": self.job.steps,
+            "unit": "steps",
+            "loss": loss,
+            "tokens_per_s": speed,
+            "data_wait": wait,
+        }
+        self._answers.append(self.job.mailbox.put.remote({"update": update}))
+
+    def stop_wished(self) -> bool:
+        import ray
+
+        ready, self._answers = (
+            ray.wait(self._answers, num_returns=len(self._answers), timeout=0) if self._answers else ([], [])
+        )
+        return any(ray.get(ready))
+
+
+def _export(job: Job, engine: Any, model: Any, folder: Folder) -> None:
+    """Leave `model/` (and what the adaptation adds) as Hugging Face directories. All ranks call it; rank 0 writes."""
+    weights = engine.weights()
+    if weights is None:
+        return
+    parts = {"model": lambda path: model.save_pretrained(path, state_dict=weights)}
+    if isinstance(job.recipe, FinetuneRecipe):
+        from manta import adapt
+
+        assert job.source is not None
+        with Folder(job.source).local() as source:
+            parts = adapt.export(model, weights, job.recipe.adapt, source)
+            _write_parts(parts, job, folder)
+        return
+    _write_parts(parts, job, folder)
+
+
+def _write_parts(parts: dict[str, Any], job: Job, folder: Folder) -> None:
+    with Folder(job.tokenizer).local() as tokenizer:
+        for name, write in parts.items():
+            with folder.staged(name) as target:
+                write(target)
+                if name == "model":
+                    for path in _tokenizer_files(tokenizer):
+                        shutil.copyfile(path, target / path.name)
+
+
+def _tokenizer_files(folder: Path) -> Iterator[Path]:
+    for pattern in TOKENIZER_FILES:
+        yield from sorted(folder.glob(pattern))
+
+
+def _figures(
+    job: Job, last: dict[str, dict[str, Any]], model: Any, resumed_from: int, trained_seconds: float, seconds: float
+) -> dict[str, Any]:
+    tokens = int(last["train"]["tokens"])
+    figures: dict[str, Any] = {
+        "steps": job.steps,
+        "tokens": tokens,
+        "final_loss": last["train"]["loss"],
+        "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
+        "resumed_from_step": resumed_from,
+        "seconds": round(seconds, 2),
+    }
+    if trained_seconds:
+        figures["tokens_per_second"] = round(tokens * (job.steps - resumed_from) / job.steps / trained_seconds, 1)
+    if "validation" in last:
+        figures["validation_loss"] = last["validation"]["loss"]
+        figures["validation_perplexity"] = last["validation"]["perplexity"]
+    return figures

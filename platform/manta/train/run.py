@@ -1,0 +1,216 @@
+"""The driver's side of pre-training and fine-tuning: check, plan, start Ray Train, follow it, and report."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from manta import cluster
+from manta.artifact import Draft, Resolved
+from manta.errors import InputError, StageFailed
+from manta.progress import Progress
+from manta.schema import FinetuneRecipe, NewModel, PretrainRecipe, Recipe
+from manta.storage import Folder
+from manta.train import schedule
+
+STOP_SECONDS = 120  # for workers to take the step they are at and save
+
+
+def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
+    """Everything that can be known to be wrong before Ray starts. Raises InputError."""
+    assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+    if isinstance(recipe, FinetuneRecipe):
+        from manta.tasks import rows
+
+        rows.check(recipe, dict(inputs))
+        if recipe.batch.samples is not None:
+            schedule.accumulation(recipe.batch.samples, recipe.resources)
+        return
+    from manta.data.shards import load_index
+    from manta.models import load, presets
+
+    index = load_index(inputs["data.shards"].path)
+    rows_per_step = schedule.batch_rows(recipe.batch, index.seq_len)
+    schedule.accumulation(rows_per_step, recipe.resources)
+    if index.rows("train") == 0:
+        raise InputError(
+            f"data.shards = {recipe.data.shards!r} holds no training rows: prepare more text, or lower its data.seq_len"
+        )
+    if isinstance(recipe.model, NewModel):
+        positions, remedy = (
+            presets.sizes(recipe.model)["max_position_embeddings"],
+            f"set model.max_position_embeddings={index.seq_len}",
+        )
+    else:
+        config = load.model_config(load.model_url(inputs["model.source"]))
+        positions, remedy = (
+            config.get("max_position_embeddings", index.seq_len),
+            "prepare shards with a lower data.seq_len",
+        )
+        if index.vocab_size > config["vocab_size"]:
+            raise InputError(
+                f"data.shards = {recipe.data.shards!r} has a vocabulary of {index.vocab_size} tokens, model.source = {recipe.model.source!r} "
+                f"one of {config['vocab_size']}: prepare the shards with tokenizer.source={recipe.model.source}"
+            )
+    if index.seq_len > positions:
+        raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
+
+
+def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
+    """Train `recipe` into `draft`; returns steps, tokens, losses, perplexity, parameters, speed.
+
+    Ctrl-C lets the workers finish their step and save, then raises KeyboardInterrupt. Raises StageFailed when the
+    workers failed more often than resources.max_restarts, or when training itself cannot go on.
+    """
+    assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+    resources = recipe.resources
+    cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
+    cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+    with cluster.relay(progress) as mailbox:
+        job = _job(recipe, draft, mailbox, progress)
+        figures = _fit(job, progress)
+    if "refused" in figures:
+        raise StageFailed(figures["refused"])
+    if figures.pop("stopped"):
+        raise KeyboardInterrupt(f"stopped at step {figures['step']}, saved")
+    figures.pop("step")
+    return figures
+
+
+def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress) -> Any:
+    from manta.data.shards import load_index
+    from manta.models import load, presets
+    from manta.train.loop import Job
+
+    columns: tuple[str, ...]
+    source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
+    if isinstance(recipe, FinetuneRecipe):
+        assert source is not None
+        where, columns, tokenizer = _task_rows(recipe, draft, source, progress), ("input_ids", "labels"), source
+    else:
+        where, columns = draft.inputs["data.shards"].path, ("input_ids",)
+        tokenizer = source or f"{where}/tokenizer"
+    index = load_index(where)
+    rows = schedule.batch_rows(recipe.batch, index.seq_len)
+    config = None
+    if isinstance(recipe.model, NewModel):
+        special = {"bos_token_id": index.bos_id, "eos_token_id": index.eos_id, "pad_token_id": index.pad_id}
+        config = presets.config(recipe.model, index.vocab_size, special)
+    return Job(
+        recipe=recipe,
+        folder=draft.folder.url,
+        shards=where,
+        columns=columns,
+        steps=schedule.planned_steps(recipe.stop, rows, index.rows("train"), index.seq_len),
+        accumulation=schedule.accumulation(rows, recipe.resources),
+        config=config,
+        source=source,
+        tokenizer=tokenizer,
+        mailbox=mailbox,
+    )
+
+
+def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress) -> str:
+    """Tokenised rows of the task's examples below the run's own folder, written once."""
+    from manta.tasks import rows
+
+    folder = draft.folder / "work/rows"
+    if not folder.exists("shards.json"):
+        with Folder(source).local() as model:
+            rows.write(recipe, draft.inputs["data.examples"].path, Path(model), folder, progress)
+    return folder.url
+
+
+def _fit(job: Any, progress: Progress) -> dict[str, Any]:
+    """Run Ray Train to its end, in a thread of its own: in the main one it would take over Ctrl-C and abort."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from manta.data import stream
+    from manta.data.shards import load_index
+    from manta.train import checkpoint, loop
+
+    resources, index = job.recipe.resources, load_index(job.shards)
+    feed = stream.Feed(
+        job.shards, job.columns, schedule.batch_rows(job.recipe.batch, index.seq_len), job.steps, job.recipe.seed
+    )
+    folder = Folder(job.folder)
+    folder.clear("work/ray")
+    trainer = TorchTrainer(
+        loop.worker,
+        train_loop_config=job,
+        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={
+                "CPU": resources.cpus_per_worker,
+                **({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"attempt-{time.time_ns()}",
+            storage_path=f"{folder.url}/work/ray",
+            failure_config=ray.train.FailureConfig(max_failures=resources.max_restarts),
+        ),
+        datasets={"train": _no_dataset},
+        dataset_config=stream.OrderedConfig(feed, index.seq_len, _Start(job.folder)),
+    )
+    done: dict[str, Any] = {}
+
+    def fit() -> None:
+        try:
+            done["result"] = trainer.fit()
+        except Exception as error:  # noqa: BLE001 - it is raised again in the main thread
+            done["error"] = error
+
+    thread = threading.Thread(target=fit, name="manta-fit", daemon=True)
+    thread.start()
+    try:
+        _join(thread)
+    except KeyboardInterrupt:
+        progress.note("interrupted: taking the step at hand and saving (Ctrl-C again to drop it)")
+        job.mailbox.stop.remote()
+        _join(thread, STOP_SECONDS)
+        raise
+    if "error" in done:
+        state = checkpoint.newest(folder)
+        kept = f"the checkpoint of step {state.step} is kept" if state else "there is no checkpoint yet"
+        raise StageFailed(
+            f"training failed more often than resources.max_restarts = {resources.max_restarts}: {_reason(done['error'])}\n"
+            f"{kept}; `manta resume {folder.url}` carries on"
+        ) from done["error"]
+    return dict(done["result"].return_value)
+
+
+def _no_dataset() -> None:
+    """Stands for the dataset that OrderedConfig makes itself, one for each rank and worker group."""
+
+
+class _Start:
+    """Asks the run's folder for the step to start at; a class, so that it travels to Ray's actors."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def __call__(self) -> int:
+        from manta.train import checkpoint
+
+        return checkpoint.newest_step(self.url)
+
+
+def _join(thread: threading.Thread, seconds: float = float("inf")) -> None:
+    """Wait for a thread in short steps, so that signals are seen."""
+    end = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(0.2)
+
+
+def _reason(error: BaseException) -> str:
+    """The workers' own last line rather than Ray's wrapping."""
+    failures = getattr(error, "worker_failures", None) or {}
+    shown = [str(failure).strip().splitlines()[-1] for failure in failures.values() if str(failure).strip()]
+    return shown[0] if shown else str(error).strip().splitlines()[-1]
