@@ -21,6 +21,7 @@ class Input:
 
 Shards = Annotated[str, Input(("prepare",))]
 Examples = Annotated[str, Input(("prepare", "file"))]
+TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "directory"))]
 Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]
 Evaluation = Annotated[str, Input(("evaluate",))]
 
@@ -71,10 +72,10 @@ class PrepareData(Section):
 
 
 class Tokenizer(Section):
-    """Train a byte-level BPE tokenizer, or take the one of `source`."""
+    """Train a byte-level BPE tokenizer, or take the one of `source` as it is."""
 
-    source: Model | None = None
-    vocab_size: Positive = 16_384
+    source: TokenizerSource | None = Field(None, description="artifact or Hugging Face directory; no training then")
+    vocab_size: Annotated[int, Field(ge=264)] = Field(16_384, description="with 256 bytes and the special tokens")
     train_chars: Positive = Field(20_000_000, description="characters of the corpus (chosen by hash) to train on")
 
 
@@ -211,6 +212,7 @@ class Adapt(Section):
 class FinetuneData(Section):
     examples: Examples
     train_rows: Positive | None = Field(None, description="use only this many training rows; none uses all")
+    validation_fraction: Fraction = Field(0.05, description="of the examples, where they are one file; chosen by hash")
 
 
 class Search(Section):

@@ -1,0 +1,7 @@
+"""How a pretrained model is adapted: which weights move, and what is left afterwards. One function pair per method."""
+
+from __future__ import annotations
+
+from manta.adapt.methods import ADAPTERS, apply, export
+
+__all__ = ["ADAPTERS", "apply", "export"]

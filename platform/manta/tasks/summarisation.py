@@ -1,0 +1,68 @@
+"""Summarisation: a text in, its gist in a sentence out; scored by ROUGE-L."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from manta.schema import SummarisationTask
+from manta.tasks import conversation
+from manta.tasks.conversation import Encoded, Example, Message
+from manta.tasks.scores import exact_match, mean, rouge_l, token_f1
+
+INSTRUCTION = "Summarise in one sentence:\n\n"
+
+
+def format(example: Example) -> list[Message]:
+    """The example as a conversation; without a "target" it ends with the question."""
+    messages = [{"role": "user", "content": INSTRUCTION + example["input"]}]
+    if example.get("target"):
+        messages.append({"role": "assistant", "content": example["target"]})
+    return messages
+
+
+def question(example: Example, tokenizer: Any = None, settings: SummarisationTask | None = None) -> list[Message]:
+    """What the model is asked; with a tokenizer and settings, the input cut as in training."""
+    text = example["input"]
+    if tokenizer is not None and settings is not None:
+        text, _ = conversation.cut(text, tokenizer, settings.max_input_tokens)
+    return format({"input": text})
+
+
+def reference(example: Example) -> str:
+    """The expected summary."""
+    return str(example["target"])
+
+
+def decode(text: str) -> str:
+    """The answer in a generated text: its first line that is not blank."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def max_new_tokens(settings: SummarisationTask) -> int:
+    """Room for a whole target and its end token."""
+    return settings.max_target_tokens + 1
+
+
+def encode(example: Example, tokenizer: Any, settings: SummarisationTask) -> Encoded:
+    """Token ids and labels; only the summary and its end token are scored.
+
+    Input and target are cut to the settings' lengths. A target that was cut is not given an end token: the model must
+    not learn to stop in mid-sentence.
+    """
+    text, input_cut = conversation.cut(example["input"], tokenizer, settings.max_input_tokens)
+    target, target_cut = conversation.cut(example["target"], tokenizer, settings.max_target_tokens)
+    input_ids, labels = conversation.encode(format({"input": text, "target": target}), tokenizer)
+    if target_cut:
+        input_ids, labels = input_ids[:-1], labels[:-1]
+    return Encoded(input_ids, labels, input_cut or target_cut)
+
+
+def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Means in per cent: "score" is ROUGE-L F1, beside token F1 and the share of exact matches."""
+    pairs = list(zip(predictions, references, strict=True))
+    return {
+        "score": 100 * mean(rouge_l(prediction, wanted) for prediction, wanted in pairs),
+        "token_f1": 100 * mean(token_f1(prediction, wanted) for prediction, wanted in pairs),
+        "exact_match": 100 * mean(exact_match(prediction, wanted) for prediction, wanted in pairs),
+    }

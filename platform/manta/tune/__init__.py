@@ -1,0 +1,1 @@
+"""Search: which settings of a fine-tuning run are best, found by trying."""

@@ -1,0 +1,354 @@
+"""The sweep: Ray Tune runs the trials, each an ordinary fine-tuning run with an artifact of its own; the best one wins."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from manta import artifact as artifacts
+from manta import cluster, stage
+from manta import recipe as recipes
+from manta.artifact import Draft, Resolved
+from manta.errors import InputError, MantaError, StageFailed
+from manta.progress import Progress, format_figure
+from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.storage import Folder
+from manta.train import run as training
+from manta.tune import space
+from manta.tune.space import Trial
+
+METRICS = ("validation_loss", "final_loss", "validation_perplexity", "tokens_per_second")
+TABLE = "trials.jsonl"
+WINNINGS = ("model", "adapter")  # what of the best trial becomes the sweep's own result
+# Ray Tune's own files and signal handlers are not wanted: trials are artifacts, and Ctrl-C belongs to the command line.
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+LOCK_SECONDS = 60.0
+REPORT_SECONDS = 1.0
+
+
+def check(recipe: TuneRecipe, inputs: dict[str, Resolved]) -> None:
+    """Raise InputError for what is wrong with the space, the metric, the examples or the model, before anything starts."""
+    space.check(recipe)
+    if recipe.search.metric not in METRICS:
+        raise InputError(f"search.metric = {recipe.search.metric!r}: choose one of {', '.join(METRICS)}")
+    seen = []
+    for trial in _plan(recipe, inputs, recipe.output):
+        same = {**recipes.settings(trial.recipe), "seed": 0, "optimizer": None, "schedule": None}
+        if same not in seen:  # trials that differ in nothing the inputs have to do with need one check
+            seen.append(same)
+            training.check(trial.recipe, inputs)
+
+
+def run(recipe: TuneRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
+    """Run the trials that are not complete, and copy the best one's model. Returns the figures for the manifest.
+
+    A trial that fails is recorded with its reason and does not end the sweep. Raises StageFailed if all of them fail.
+    """
+    resources = recipe.resources
+    cluster.connect(resources.address, minimum_cpus=resources.workers * resources.cpus_per_worker)
+    cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+    planned = _plan(recipe, draft.inputs, f"{draft.folder.url}/trials")
+    missing = [trial for trial in planned if _finished(trial) is None]
+    if len(missing) < len(planned):
+        progress.note(f"{len(planned) - len(missing)} of {len(planned)} trials are complete already")
+    reasons = _run_trials(recipe, draft.folder, missing, len(planned), progress) if missing else {}
+    results = [_result(trial, recipe, reasons) for trial in planned]
+    best = choose(results, recipe.search.mode)
+    if best is None:
+        listed = "\n  ".join(f"trial {result['trial']}: {result['reason']}" for result in results)
+        raise StageFailed(
+            f"tune {recipe.name}: all {len(results)} trials failed:\n  {listed}\nthen `manta resume {draft.folder.url}`"
+        )
+    progress.note(table(results, recipe.search.metric, best))
+    _take(draft.folder, best)
+    draft.folder.write_text(TABLE, "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results))
+    _tidy(draft.folder, planned)
+    figures = artifacts.open_artifact(best["trial"], f"{draft.folder.url}/trials").metrics
+    failed = {result["trial"]: result["reason"] for result in results if result["status"] != "complete"}
+    return {
+        "trials": len(results),
+        "failed_trials": len(failed),
+        "best_trial": best["trial"],
+        "best_overrides": best["overrides"],
+        **{
+            name: figures[name]
+            for name in ("validation_loss", "validation_perplexity", "final_loss", "steps", "tokens")
+            if name in figures
+        },
+        **({"failures": failed} if failed else {}),
+    }
+
+
+def choose(results: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | None:
+    """The complete result with the best metric, the earlier one of equals; None if no trial is complete."""
+    complete = [result for result in results if result["status"] == "complete"]
+    sign = 1 if mode == "min" else -1
+    return min(complete, key=lambda result: sign * result["metric"], default=None)
+
+
+def table(results: Sequence[dict[str, Any]], metric: str, best: dict[str, Any]) -> str:
+    """The results as lines of equal columns, the best one marked."""
+    paths = list(results[0]["overrides"])
+    head = ["trial", *(path.rpartition(".")[2] for path in paths), metric.replace("_", " ")]
+    body = [
+        [
+            result["trial"],
+            *(format_figure(result["overrides"][path]) for path in paths),
+            (
+                format_figure(result["metric"])
+                if result["status"] == "complete"
+                else f"failed: {result['reason'].splitlines()[0]}"
+            )
+            + ("  <- best" if result is best else ""),
+        ]
+        for result in results
+    ]
+    widths = [max(len(row[column]) for row in [head, *body]) for column in range(len(head) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in [head, *body]
+    ]
+    return f"{len(results)} trials\n  " + "\n  ".join(lines)
+
+
+def concurrency(
+    wanted: int, todo: int, workers: int, cpus_per_worker: int, gpus_per_worker: int, cpus: int, gpus: int
+) -> int:
+    """Trials that may run at once without waiting for each other's workers for ever; at least one."""
+    room = cpus // (workers * cpus_per_worker)
+    if gpus_per_worker:
+        room = min(room, gpus // (workers * gpus_per_worker))
+    return max(1, min(wanted, todo, room))
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def _plan(recipe: TuneRecipe, inputs: dict[str, Resolved], output: str) -> list[Trial]:
+    return space.trials(recipe, inputs["data.examples"].path, inputs["model.source"].path, output)
+
+
+def _finished(trial: Trial) -> artifacts.Artifact | None:
+    """The trial's artifact, if it is complete. The sweep's folder holds trials of this very sweep only."""
+    folder = Folder(f"{trial.recipe.output}/{trial.name}")
+    if not artifacts.is_complete(folder):
+        return None
+    return artifacts.open_artifact(trial.name, trial.recipe.output)
+
+
+def _run_trials(
+    recipe: TuneRecipe, folder: Folder, missing: list[Trial], total: int, progress: Progress
+) -> dict[str, str]:
+    """Let Ray Tune run the missing trials; returns why those that failed did, by name."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    import ray
+    from ray import tune
+
+    resources = recipe.resources
+    at_once = concurrency(
+        resources.concurrent_trials,
+        len(missing),
+        resources.workers,
+        resources.cpus_per_worker,
+        resources.gpus_per_worker,
+        cluster.total_cpus(),
+        int(ray.cluster_resources().get("GPU", 0)),
+    )
+    progress.note(
+        f"{len(missing)} trials, {at_once} at once, {resources.workers} worker{'s' * (resources.workers != 1)} each"
+    )
+    board = _Board(progress, done=total - len(missing), total=total, mode=recipe.search.mode)
+    with cluster.relay(board) as mailbox:
+        tuner = tune.Tuner(
+            # The trial's own process only waits: its workers hold the CPUs. Ray Tune accepts no trial of 0 CPUs.
+            tune.with_resources(functools.partial(_trial, mailbox=mailbox), {"CPU": 0.001}),
+            param_space={"trial": tune.grid_search([_packed(trial, recipe.search.metric) for trial in missing])},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=f"{folder.url}/work/tune",
+                name="sweep",
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        folder.clear("work/tune")
+        try:
+            grid = tuner.fit()
+        except ray.exceptions.RayError as error:
+            raise StageFailed(f"tune {recipe.name}: Ray stopped: {error}; then `manta resume {folder.url}`") from error
+    reasons = {}
+    for result in grid:
+        name = result.config["trial"]["name"]
+        if result.error is not None:
+            reasons[name] = str(result.error).strip().splitlines()[-1]
+        elif result.metrics and result.metrics.get("reason"):
+            reasons[name] = result.metrics["reason"]
+    return reasons
+
+
+def _packed(trial: Trial, metric: str) -> dict[str, Any]:
+    return {
+        "name": trial.name,
+        "overrides": trial.overrides,
+        "metric": metric,
+        "recipe": recipes.resolved(trial.recipe),
+    }
+
+
+def _trial(config: dict[str, Any], mailbox: Any) -> dict[str, Any]:
+    """What Ray Tune calls, in a process of its own: one fine-tuning run. Returns why it failed, or an empty reason."""
+    packed = config["trial"]
+    recipe = recipes.validate(packed["recipe"], kind="finetune")
+    assert isinstance(recipe, FinetuneRecipe)
+    progress = _TrialProgress(packed["name"], mailbox)
+    shown = ", ".join(f"{path} {format_figure(value)}" for path, value in packed["overrides"].items())
+    try:
+        _await_lock(Folder(f"{recipe.output}/{recipe.name}"))
+        outcome = stage.run(recipe, progress)
+    except MantaError as error:
+        progress.tell(f"trial {packed['name']} failed ({shown}): {error}")
+        return {"reason": str(error)}
+    figure = outcome.artifact.metrics.get(packed["metric"])
+    progress.finished(figure)
+    progress.tell(
+        f"trial {packed['name']} done in {outcome.seconds:.0f} s ({shown}): {packed['metric'].replace('_', ' ')} {format_figure(figure)}"
+    )
+    return {"reason": ""}
+
+
+def _await_lock(folder: Folder) -> None:
+    """Give the trial of a sweep that was killed a moment ago time to die: its process may still hold the folder."""
+    if folder.local_path is None or not folder.exists(".lock"):
+        return
+    give_up = time.monotonic() + LOCK_SECONDS
+    with (folder.local_path / ".lock").open("r+") as handle:
+        while time.monotonic() < give_up:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return  # closing the file lets go of it
+            except BlockingIOError:
+                time.sleep(0.2)
+
+
+class _TrialProgress(Progress):
+    """Sends what one trial does to the sweep's driver, about once a second."""
+
+    def __init__(self, trial: str, mailbox: Any):
+        super().__init__(quiet=True)
+        self._trial, self._mailbox = trial, mailbox
+        self._told = 0.0
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
+        if time.monotonic() - self._told < REPORT_SECONDS:
+            return
+        self._told = time.monotonic()
+        shown = {"loss": figures["loss"]} if "loss" in figures else {}
+        self._send(done / total if total else 0.0, unit, **shown)
+
+    def finished(self, figure: float | None) -> None:
+        self._send(1.0, "trials", result=figure)
+
+    def tell(self, text: str) -> None:
+        self._mailbox.put.remote({"note": text})
+
+    def _send(self, share: float, unit: str, **figures: Any) -> None:
+        self._mailbox.put.remote(
+            {"update": {"done": share, "total": 1.0, "unit": unit, "trial": self._trial, **figures}}
+        )
+
+
+class _Board(Progress):
+    """Turns what the trials send into the sweep's own progress: how many are done, what runs, the best so far."""
+
+    def __init__(self, progress: Progress, done: int, total: int, mode: str):
+        super().__init__(quiet=True)
+        self._progress, self._total, self._done = progress, total, done
+        self._pick = min if mode == "min" else max
+        self._shares: dict[str, float] = {}
+        self._losses: dict[str, float] = {}
+        self._best: float | None = None
+
+    def note(self, text: str, **fields: Any) -> None:
+        self._progress.note(text, **fields)
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
+        del total, unit
+        trial = figures["trial"]
+        self._shares[trial] = done
+        if "loss" in figures:
+            self._losses[trial] = figures["loss"]
+        if (result := figures.get("result")) is not None and math.isfinite(result):
+            self._best = result if self._best is None else self._pick(self._best, result)
+        running = {
+            f"loss of {name}": self._losses[name]
+            for name, share in sorted(self._shares.items())
+            if share < 1 and name in self._losses
+        }
+        best = {"best": self._best} if self._best is not None else {}
+        self._progress.update(
+            self._done + round(sum(self._shares.values()), 1), self._total, "trials", **running, **best
+        )
+
+
+# --- what is left ----------------------------------------------------------------------------------------------------
+
+
+def _result(trial: Trial, recipe: TuneRecipe, reasons: dict[str, str]) -> dict[str, Any]:
+    """One line of the table of trials: without times, so that the same sweep writes the same line."""
+    made = _finished(trial)
+    line: dict[str, Any] = {
+        "trial": trial.name,
+        "overrides": trial.overrides,
+        "status": "failed",
+        "metric": None,
+        "fingerprint": None,
+    }
+    if made is None:
+        return {**line, "reason": reasons.get(trial.name, "the trial's process ended without a word")}
+    figure = made.metrics.get(recipe.search.metric)
+    if figure is None or not math.isfinite(figure):
+        return {
+            **line,
+            "fingerprint": made.fingerprint,
+            "reason": f"{recipe.search.metric} is {figure}: the training diverged",
+        }
+    return {**line, "status": "complete", "metric": figure, "fingerprint": made.fingerprint, "reason": ""}
+
+
+def _take(folder: Folder, best: dict[str, Any]) -> None:
+    """Copy what the best trial made; on a local disk by hard links, which take no room."""
+    winner = folder / f"trials/{best['trial']}"
+    for name in WINNINGS:
+        if not winner.exists(name):
+            continue
+        with winner.local(name) as made, folder.staged(name) as place:
+            shutil.copytree(made, place, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another filesystem, or one without hard links
+        shutil.copy2(source, target)
+
+
+def _tidy(folder: Folder, planned: Sequence[Trial]) -> None:
+    """Drop what only a trial that is still running needs."""
+    folder.clear("work")
+    for trial in planned:
+        place = folder / f"trials/{trial.name}"
+        if artifacts.is_complete(place):
+            for name in ("checkpoints", "work"):
+                place.clear(name)
