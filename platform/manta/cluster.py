@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from manta.progress import Progress
 # A local Ray gets a few logical CPUs more than the machine has cores: Ray Data's readers and the Serve controller must
 # be schedulable while training workers hold every core, and they idle most of the time.
 SPARE_CPUS = 2
+_LOCAL_MARK = "manta_local"  # a resource by which every process of a local Ray knows where it is
 
 # Read by Ray's own processes when they start, so they must be set before Ray is imported.
 ENVIRONMENT = {
@@ -50,24 +53,62 @@ def connect(address: str | None = None, minimum_cpus: int = 0) -> None:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
-    if in_job() or address:
-        if in_job():
-            # Workers of a job get the job's own copy of Manta, which may differ from an installed one.
-            options["runtime_env"] = {"py_modules": [str(path) for path in _own_packages()]}
-        try:
-            ray.init(address=address or "auto", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"resources.address = {address!r}: no Ray cluster answers ({error}): start one with `ray start --head`, or leave address out"
-            ) from error
-        return
-    cores = len(os.sched_getaffinity(0))
+    with _signals_kept():
+        if in_job() or address:
+            _join(address or "auto", options)
+        else:
+            _start(max(len(os.sched_getaffinity(0)), minimum_cpus), options)
+
+
+def _join(address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    remedy = "start one with `ray start --head`, or leave the address out to use this machine"
+    _probe(address, remedy)
+    if in_job():
+        # Workers of a job get the job's own copy of Manta, which may differ from an installed one.
+        options = {**options, "runtime_env": {"py_modules": [str(path) for path in _own_packages()]}}
     try:
-        ray.init(address="local", num_cpus=max(cores, minimum_cpus) + SPARE_CPUS, include_dashboard=False, **options)
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"resources.address = {address!r}: no Ray cluster answers ({error}): {remedy}") from error
+
+
+def _probe(address: str, remedy: str) -> None:
+    """Raise InputError within seconds where nothing listens: Ray itself would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", a name: Ray knows where to look
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(f"resources.address = {address!r}: no Ray cluster answers ({error}): {remedy}") from error
+
+
+def _start(cores: int, options: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local", num_cpus=cores + SPARE_CPUS, resources={_LOCAL_MARK: 1}, include_dashboard=False, **options
+        )
     except (RuntimeError, ConnectionError, TimeoutError) as error:
         raise StageFailed(
             f"Ray did not start on this machine: {error}; `manta doctor` shows what is missing"
         ) from error
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undo the SIGTERM handler that Ray installs: ours turns the signal into an orderly interruption."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def disconnect() -> None:
@@ -95,11 +136,10 @@ def total_cpus() -> int:
 
 
 def is_local() -> bool:
-    """Whether the connected Ray was started by this process."""
+    """Whether the connected Ray is one that Manta started on this machine; true in its workers as well."""
     import ray
 
-    node = ray._private.worker._global_node
-    return node is not None and node.head
+    return _LOCAL_MARK in ray.cluster_resources()
 
 
 def check_fits(workers: int, cpus_per_worker: int, gpus_per_worker: float) -> None:

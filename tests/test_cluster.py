@@ -1,0 +1,62 @@
+"""Connecting to Ray, resource arithmetic, and progress from workers, on a real local Ray."""
+
+import io
+import json
+
+import pytest
+
+from manta import cluster
+from manta.errors import InputError
+from manta.progress import Progress
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_local_ray_offers_cores_and_keeps_spares(ray_session) -> None:
+    import ray
+
+    cluster.connect()  # a second time changes nothing
+    assert cluster.is_local()
+    assert cluster.total_cpus() + cluster.SPARE_CPUS == ray.cluster_resources()["CPU"]
+    assert ray.get(ray.remote(num_cpus=0)(cluster.is_local).remote()), "its workers know it too"
+
+
+def test_what_cannot_fit_is_refused_with_what_would(ray_session) -> None:
+    cpus = cluster.total_cpus()
+    cluster.check_fits(cpus, 1, 0)
+    with pytest.raises(InputError, match=rf"set resources\.workers={cpus}"):
+        cluster.check_fits(cpus + 1, 1, 0)
+    with pytest.raises(InputError, match=r"resources\.gpus_per_worker=0"):
+        cluster.check_fits(1, 1, 1)
+
+
+def test_workers_report_through_the_mailbox_and_learn_of_a_stop(ray_session) -> None:
+    import ray
+
+    stream = io.StringIO()
+    progress = Progress(as_json=True, stream=stream)
+
+    @ray.remote(num_cpus=0)
+    def work(mailbox, done: int) -> bool:
+        mailbox.put.remote({"note": f"note {done}"})
+        return ray.get(mailbox.put.remote({"update": {"done": done, "total": 2, "unit": "steps", "loss": 1.5}}))
+
+    with cluster.relay(progress) as mailbox:
+        assert ray.get(work.remote(mailbox, 1)) is False
+        ray.get(mailbox.stop.remote())
+        assert ray.get(work.remote(mailbox, 2)) is True
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [event["text"] for event in events if event["event"] == "note"] == ["note 1", "note 2"]
+    assert events[-1]["done"] == 2, "what was left in the mailbox at the end is delivered"
+
+
+def test_sigterm_stays_ours(ray_session) -> None:
+    import signal
+
+    assert "ray" not in getattr(signal.getsignal(signal.SIGTERM), "__module__", "")
+
+
+def test_a_dead_address_is_the_users_input() -> None:
+    cluster.disconnect()
+    with pytest.raises(InputError, match="no Ray cluster answers"):
+        cluster.connect("127.0.0.1:1")
