@@ -79,7 +79,7 @@ def run(chain: Sequence[Recipe], progress: Progress, replace: bool = False) -> l
 
 # The figures worth a line in the summary, by kind; a kind's other figures are in its manifest.
 KEY_FIGURES = {
-    "prepare": ("documents", "tokens", "rows", "vocab_size", "examples"),
+    "prepare": ("documents_kept", "duplicates", "tokens", "train_rows", "vocab_size", "train_examples"),
     "pretrain": ("parameters", "tokens", "final_loss", "validation_loss", "tokens_per_second"),
     "finetune": ("steps", "final_loss", "validation_loss"),
     "tune": ("trials", "best_trial", "validation_loss"),

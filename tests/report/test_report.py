@@ -21,14 +21,14 @@ def runs(tmp_path):
             lines = [{"step": step, "kind": "train", "loss": 9.0 - step, "lr": 0.1} for step in range(5)]
             draft.folder.write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
             if finish:
-                draft.finish({"documents": 100 + seed, "tokens": 1000, "note": "<b>text</b>"})
+                draft.finish({"documents_kept": 100 + seed, "tokens": 1000, "note": "<b>text</b>"})
     return tmp_path
 
 
 def test_status_tells_states_apart(runs) -> None:
     rows = {row["name"]: row for row in status.rows([str(runs)])}
     assert {name: row["state"] for name, row in rows.items()} == {"a": "complete", "b": "complete", "c": "unfinished"}
-    assert "documents 100" in rows["a"]["figures"]
+    assert "documents kept 100" in rows["a"]["figures"]
     with artifacts._lock(artifacts.Folder(runs / "c")):
         assert {row["name"]: row["state"] for row in status.rows([str(runs)])}["c"] == "running"
     assert "complete" in status.table(list(rows.values()))
@@ -43,8 +43,8 @@ def test_lineage_ends_at_the_documents_hash(runs) -> None:
 def test_compare_shows_settings_and_figures(runs) -> None:
     text = compare.text(str(runs / "a"), str(runs / "b"))
     assert "seed: 0 -> 1" in text
-    line = next(line for line in text.splitlines() if line.startswith("documents"))
-    assert line.split() == ["documents", "100", "101", "1", "1.010"]
+    line = next(line for line in text.splitlines() if line.startswith("documents_kept"))
+    assert line.split() == ["documents_kept", "100", "101", "1", "1.010"]
     with pytest.raises(InputError, match="not finished"):
         compare.text(str(runs / "a"), str(runs / "c"))
 
