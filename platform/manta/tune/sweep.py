@@ -21,7 +21,7 @@ from manta.progress import Progress, format_figure
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.storage import Folder
 from manta.train import run as training
-from manta.tune import space
+from manta.tune import board, space
 from manta.tune.space import Trial
 
 METRICS = ("validation_loss", "final_loss", "validation_perplexity", "tokens_per_second")
@@ -34,7 +34,6 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 LOCK_SECONDS = 60.0
-REPORT_SECONDS = 1.0
 
 
 def check(recipe: TuneRecipe, inputs: dict[str, Resolved]) -> None:
@@ -70,7 +69,7 @@ def run(recipe: TuneRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
         raise StageFailed(
             f"tune {recipe.name}: all {len(results)} trials failed:\n  {listed}\nthen `manta resume {draft.folder.url}`"
         )
-    progress.note(table(results, recipe.search.metric, best))
+    progress.note(board.table(results, recipe.search.metric, best))
     _take(draft.folder, best)
     draft.folder.write_text(TABLE, "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results))
     _tidy(draft.folder, planned)
@@ -95,31 +94,6 @@ def choose(results: Sequence[dict[str, Any]], mode: str) -> dict[str, Any] | Non
     complete = [result for result in results if result["status"] == "complete"]
     sign = 1 if mode == "min" else -1
     return min(complete, key=lambda result: sign * result["metric"], default=None)
-
-
-def table(results: Sequence[dict[str, Any]], metric: str, best: dict[str, Any]) -> str:
-    """The results as lines of equal columns, the best one marked."""
-    paths = list(results[0]["overrides"])
-    head = ["trial", *(path.rpartition(".")[2] for path in paths), metric.replace("_", " ")]
-    body = [
-        [
-            result["trial"],
-            *(format_figure(result["overrides"][path]) for path in paths),
-            (
-                format_figure(result["metric"])
-                if result["status"] == "complete"
-                else f"failed: {result['reason'].splitlines()[0]}"
-            )
-            + ("  <- best" if result is best else ""),
-        ]
-        for result in results
-    ]
-    widths = [max(len(row[column]) for row in [head, *body]) for column in range(len(head) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        for row in [head, *body]
-    ]
-    return f"{len(results)} trials\n  " + "\n  ".join(lines)
 
 
 def concurrency(
@@ -169,8 +143,8 @@ def _run_trials(
     progress.note(
         f"{len(missing)} trials, {at_once} at once, {resources.workers} worker{'s' * (resources.workers != 1)} each"
     )
-    board = _Board(progress, done=total - len(missing), total=total, mode=recipe.search.mode)
-    with cluster.relay(board) as mailbox:
+    shown = board.Board(progress, done=total - len(missing), total=total, mode=recipe.search.mode)
+    with cluster.relay(shown) as mailbox:
         tuner = tune.Tuner(
             # The trial's own process only waits: its workers hold the CPUs. Ray Tune accepts no trial of 0 CPUs.
             tune.with_resources(functools.partial(_trial, mailbox=mailbox), {"CPU": 0.001}),
@@ -212,7 +186,7 @@ def _trial(config: dict[str, Any], mailbox: Any) -> dict[str, Any]:
     packed = config["trial"]
     recipe = recipes.validate(packed["recipe"], kind="finetune")
     assert isinstance(recipe, FinetuneRecipe)
-    progress = _TrialProgress(packed["name"], mailbox)
+    progress = board.TrialProgress(packed["name"], mailbox)
     shown = ", ".join(f"{path} {format_figure(value)}" for path, value in packed["overrides"].items())
     try:
         _await_lock(Folder(f"{recipe.output}/{recipe.name}"))
@@ -240,66 +214,6 @@ def _await_lock(folder: Folder) -> None:
                 return  # closing the file lets go of it
             except BlockingIOError:
                 time.sleep(0.2)
-
-
-class _TrialProgress(Progress):
-    """Sends what one trial does to the sweep's driver, about once a second."""
-
-    def __init__(self, trial: str, mailbox: Any):
-        super().__init__(quiet=True)
-        self._trial, self._mailbox = trial, mailbox
-        self._told = 0.0
-
-    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
-        if time.monotonic() - self._told < REPORT_SECONDS:
-            return
-        self._told = time.monotonic()
-        shown = {"loss": figures["loss"]} if "loss" in figures else {}
-        self._send(done / total if total else 0.0, unit, **shown)
-
-    def finished(self, figure: float | None) -> None:
-        self._send(1.0, "trials", result=figure)
-
-    def tell(self, text: str) -> None:
-        self._mailbox.put.remote({"note": text})
-
-    def _send(self, share: float, unit: str, **figures: Any) -> None:
-        self._mailbox.put.remote(
-            {"update": {"done": share, "total": 1.0, "unit": unit, "trial": self._trial, **figures}}
-        )
-
-
-class _Board(Progress):
-    """Turns what the trials send into the sweep's own progress: how many are done, what runs, the best so far."""
-
-    def __init__(self, progress: Progress, done: int, total: int, mode: str):
-        super().__init__(quiet=True)
-        self._progress, self._total, self._done = progress, total, done
-        self._pick = min if mode == "min" else max
-        self._shares: dict[str, float] = {}
-        self._losses: dict[str, float] = {}
-        self._best: float | None = None
-
-    def note(self, text: str, **fields: Any) -> None:
-        self._progress.note(text, **fields)
-
-    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
-        del total, unit
-        trial = figures["trial"]
-        self._shares[trial] = done
-        if "loss" in figures:
-            self._losses[trial] = figures["loss"]
-        if (result := figures.get("result")) is not None and math.isfinite(result):
-            self._best = result if self._best is None else self._pick(self._best, result)
-        running = {
-            f"loss of {name}": self._losses[name]
-            for name, share in sorted(self._shares.items())
-            if share < 1 and name in self._losses
-        }
-        best = {"best": self._best} if self._best is not None else {}
-        self._progress.update(
-            self._done + round(sum(self._shares.values()), 1), self._total, "trials", **running, **best
-        )
 
 
 # --- what is left ----------------------------------------------------------------------------------------------------
