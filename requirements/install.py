@@ -224,7 +224,7 @@ def install_locks(profile: str, extras: Sequence[str]) -> None:
         "-m",
         "pip",
         "install",
-        *"--no-deps --no-compile --progress-bar off --no-warn-script-location".split(),
+        *["--no-deps", "--no-compile", "--progress-bar", "off", "--no-warn-script-location"],
     ]
     if profile == "cpu":
         torch = next(pin for pin in pins if re.match(r"torch=", pin))
