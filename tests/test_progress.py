@@ -37,3 +37,17 @@ def test_figures_are_short() -> None:
         "gptq",
         "yes",
     ]
+
+
+def test_time_left_is_counted_from_the_first_update(monkeypatch) -> None:
+    """Starting engines is not work: ten seconds a step after a minute's start means ten seconds a step."""
+    from manta import progress as module
+
+    clock = iter([0.0, 60.0, 70.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    stream = io.StringIO()
+    progress = Progress(as_json=True, stream=stream)
+    for done in (0, 1, 2):
+        progress.update(done, 5, "steps")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["seconds_left"] for line in lines] == [None, 240.0, 105.0]

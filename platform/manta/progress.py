@@ -20,7 +20,8 @@ class Progress:
         self.quiet = quiet
         self.stream = stream or (sys.stdout if as_json else sys.stderr)
         self.stage = ""
-        self._started = self._shown = 0.0
+        self._shown = 0.0
+        self._origin: tuple[float, float] | None = None  # moment and amount of the first update: starting up is not work
         self._open_line = False
 
     def event(self, event: str, **fields: Any) -> None:
@@ -31,7 +32,7 @@ class Progress:
 
     def begin(self, stage: str, **fields: Any) -> None:
         self.stage = stage
-        self._started, self._shown = time.monotonic(), 0.0
+        self._shown, self._origin = 0.0, None
         self.event("begin", **fields)
 
     def note(self, text: str, **fields: Any) -> None:
@@ -46,12 +47,14 @@ class Progress:
         """How far the work is. `figures` are shown as they are (loss, tokens/s ...); time left is worked out here."""
         moment = time.monotonic()
         finished = total is not None and done >= total
+        if self._origin is None or done < self._origin[1]:  # the first, or the next part of the stage counts anew
+            self._origin = (moment, done)
         interval = 0.25 if self.stream.isatty() and not self.as_json else 1.0 if self.as_json else 10.0
         if self.quiet or (moment - self._shown < interval and not finished):
             return
         self._shown = moment
-        elapsed = moment - self._started
-        left = elapsed / done * (total - done) if total and done else None
+        since, before = self._origin
+        left = (moment - since) / (done - before) * (total - done) if total is not None and done > before else None
         if self.as_json:
             self.event("progress", done=done, total=total, unit=unit, seconds_left=left and round(left, 1), **figures)
             return
@@ -85,6 +88,8 @@ def _count(value: float) -> str:
 
 def format_figure(value: Any) -> str:
     """A figure as people read it: thousands separated, four significant digits."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
