@@ -1,0 +1,146 @@
+"""The Ray Serve application: one deployment whose replicas hold an engine and serve its HTTP themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import os
+import socket
+from typing import Any
+
+from manta import recipe as recipes
+from manta.errors import InputError
+from manta.schema import ServeRecipe
+from serving import launch as launches
+from serving.launch import Launch
+
+DEPLOYMENT = "Endpoint"
+DRAIN_SECONDS = 15.0  # answers that are on their way may take this long when a replica stops
+SPARE_REQUESTS = 64  # Serve admits this many beyond the gateway's limit: it is the gateway that answers "busy"
+
+
+class Endpoint:
+    """One replica. With `listen` it opens the endpoint's port itself, without it Serve's proxies bring requests."""
+
+    async def __init__(self, launch: dict[str, Any], listen: bool) -> None:  # type: ignore[misc] # Serve awaits it
+        from serving.engine import VLLM
+        from serving.gateway import Gateway
+
+        plan = Launch(**{**launch, "key_hashes": tuple(launch["key_hashes"])})
+        self._engine = await VLLM.start(plan)
+        self._gateway = Gateway(self._engine.app, self._engine, plan)
+        if not await self._gateway.ready():
+            raise RuntimeError("the engine started, but cannot generate a token: see the log of this replica")
+        self._server: Any = None
+        self._serving: asyncio.Task[None] | None = None
+        if listen:
+            self._server, self._serving = await _listen(self._gateway, plan)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._gateway
+
+    async def check_health(self) -> None:
+        """Serve asks every second; raising makes it replace this replica."""
+        if not await self._engine.alive():
+            raise RuntimeError("the engine is dead")
+        if self._serving is not None and self._serving.done():
+            raise RuntimeError("the HTTP server has ended")
+
+    async def process_ids(self) -> list[int]:
+        """This replica's process and its engine's."""
+        return [os.getpid(), *self._engine.process_ids()]
+
+    async def __del__(self) -> None:
+        if getattr(self, "_serving", None) is not None:
+            self._server.should_exit = True
+            await self._serving  # type: ignore[misc]
+        if hasattr(self, "_engine"):
+            self._engine.stop()
+
+
+async def _listen(app: Any, launch: Launch) -> tuple[Any, asyncio.Task[None]]:
+    """Serve `app` on the endpoint's own port, in this event loop."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(DRAIN_SECONDS),
+    )
+    listener = await _bind(launch.host, launch.port)
+    server = uvicorn.Server(config)
+    # Signals are the business of Ray, which owns this process.
+    server.capture_signals = contextlib.nullcontext  # type: ignore
+    return server, asyncio.create_task(server.serve(sockets=[listener]))
+
+
+async def _bind(host: str, port: int) -> socket.socket:
+    """A bound socket; a replica that takes over from one just ended may have to wait a moment for the port."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for attempt in range(100):
+        try:
+            listener.bind((host, port))
+            return listener
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or attempt == 99:
+                raise
+            await asyncio.sleep(0.1)
+    raise AssertionError("unreachable")
+
+
+def application(recipe: ServeRecipe, launch: Launch, listen: bool) -> Any:
+    """The bound Serve application of a recipe. `listen`: its only replica opens the port itself."""
+    from ray import serve
+
+    from serving.engine import environment
+
+    settings, resources = recipe.serve, recipe.resources
+    options: dict[str, Any] = {"num_replicas": 1}
+    if settings.max_replicas > 1:
+        target = max(1.0, 0.8 * settings.max_ongoing_requests)
+        options = {
+            "autoscaling_config": {
+                "min_replicas": settings.min_replicas,
+                "max_replicas": settings.max_replicas,
+                "target_ongoing_requests": target,
+            }
+        }
+    deployment = serve.deployment(
+        serve.ingress()(Endpoint),
+        name=DEPLOYMENT,
+        ray_actor_options={
+            "num_cpus": resources.cpus_per_replica,
+            "num_gpus": resources.gpus_per_replica,
+            "runtime_env": {"env_vars": environment(resources.cpus_per_replica, resources.gpus_per_replica)},
+        },
+        max_ongoing_requests=settings.max_ongoing_requests + settings.max_queued_requests + SPARE_REQUESTS,
+        health_check_period_s=1.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS + 5,
+        max_constructor_retry_count=1,
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        **options,
+    )
+    return deployment.bind(dataclasses.asdict(launch), listen)
+
+
+def build(args: dict[str, str]) -> Any:
+    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`. Serve's proxies listen.
+
+    The YAML's `http_options` decide host and port there, so the recipe's own must say the same.
+    """
+    unknown = set(args) - {"recipe"}
+    if "recipe" not in args or unknown:
+        raise InputError(f"args = {args!r}: give exactly `recipe: PATH`")
+    recipe = recipes.load(args["recipe"], kind="serve")
+    assert isinstance(recipe, ServeRecipe)
+    # The proxies hold the port already: it is not this builder's to take.
+    free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
+    return application(recipe, launches.prepare(free), listen=False)

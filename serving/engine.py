@@ -1,0 +1,149 @@
+"""The engine of one replica: vLLM's AsyncLLM with vLLM's own OpenAI routes. The home of vLLM."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import glob
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from typing import Any
+from unittest import mock
+
+from manta.storage import Folder
+from serving.launch import Launch, system_fingerprint
+
+
+def environment(cpus: int, gpus: int) -> dict[str, str]:
+    """Environment variables of a process that holds an engine; they must be set before it starts."""
+    shared = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if gpus:
+        return shared
+    return shared | {
+        # Replicas of one machine would all bind to core 0 otherwise.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(cpus),
+        # The engine works in its own process as ever, but needs no third one for its only worker.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+
+
+def arguments(launch: Launch, model: str) -> list[str]:
+    """vLLM's command line for a model directory, as `vllm serve` would take it."""
+    flags = ["--model", model, "--served-model-name", launch.name, "--dtype", launch.dtype, "--seed", str(launch.seed)]
+    flags += ["--load-format", "safetensors", "--max-num-seqs", str(launch.max_ongoing_requests)]
+    flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(launch.fingerprint)]
+    flags += ["--disable-fastapi-docs"]
+    if launch.max_model_len is not None:
+        flags += ["--max-model-len", str(launch.max_model_len)]
+    if not launch.gpus:
+        # Compiling takes longer than a small model gains on CPUs.
+        flags += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(launch.kv_cache_gib * 2**30))]
+    elif launch.gpus > 1:
+        flags += ["--tensor-parallel-size", str(launch.gpus)]
+    return flags
+
+
+class VLLM:
+    """A running engine. `app` is the ASGI application of vLLM's OpenAI server around it."""
+
+    def __init__(self, client: Any, app: Any, held: contextlib.ExitStack):
+        self.client = client
+        self.app = app
+        self._held = held
+
+    @classmethod
+    async def start(cls, launch: Launch) -> VLLM:
+        """Load the model and start its engine process. Takes seconds, blocks the event loop meanwhile."""
+        with contextlib.ExitStack() as held:
+            if not launch.gpus:
+                held.enter_context(_engine_from_fork_server())
+            model = Folder(launch.model)
+            # A remote model is copied; a local one is used where it lies.
+            folder = str(held.enter_context(model.local()))
+            client, app = await _start(arguments(launch, folder))
+            gc.collect()
+            gc.freeze()  # what is alive now stays: the collector need not walk it while tokens stream
+            return cls(client, app, held.pop_all())
+
+    async def alive(self) -> bool:
+        return not self.client.errored
+
+    async def generate_once(self) -> None:
+        """Generate one token, greedily. Raises when the engine cannot."""
+        from vllm import SamplingParams
+
+        one = SamplingParams(max_tokens=1, temperature=0.0)
+        prompt = {"prompt_token_ids": [1]}
+        async for _ in self.client.generate(prompt, one, request_id=f"probe-{os.urandom(8).hex()}"):
+            pass
+
+    def process_ids(self) -> list[int]:
+        """The engine's own processes, besides the one this is called in."""
+        return [child.pid for child in multiprocessing.active_children() if child.pid]
+
+    def stop(self) -> None:
+        self.client.shutdown()
+        self._held.close()
+
+
+async def _start(flags: list[str]) -> tuple[Any, Any]:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.serve.utils.fingerprint import set_default_fingerprint_mode
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(flags)
+    validate_parsed_serve_args(args)
+    set_default_fingerprint_mode(args.fingerprint_mode, args.fingerprint_value)
+    client = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(args))
+    try:
+        tasks = await client.get_supported_tasks()
+        app = build_app(args, tasks, client.model_config)
+        await init_app_state(client, app.state, args, tasks)
+        for path in app.state.openai_serving_models.base_model_paths:
+            path.model_path = path.name  # /v1/models would tell clients where on this machine the model lies
+    except BaseException:
+        client.shutdown()
+        raise
+    return client, app
+
+
+@contextlib.contextmanager
+def _engine_from_fork_server() -> Iterator[None]:
+    """Fork the engine's process from a server that imports vLLM at the same time as this process does.
+
+    vLLM would spawn it after its own import is done, and that process would then import everything once more: on a
+    machine with two cores or more the endpoint is ready about ten seconds sooner this way. (A plain fork is no choice:
+    this process holds Ray's threads.)
+    """
+    allocator = _allocator()
+    if allocator:  # vLLM preloads it into what it spawns, for the same reason: fewer page faults
+        os.environ["LD_PRELOAD"] = ":".join(filter(None, (allocator, os.environ.get("LD_PRELOAD"))))
+    forkserver.set_forkserver_preload(["serving.preload"])
+    forkserver.ensure_running()
+    import vllm.v1.engine.utils
+
+    context = multiprocessing.get_context("forkserver")
+    with mock.patch.object(vllm.v1.engine.utils, "get_mp_context", return_value=context):
+        yield
+
+
+def _allocator() -> str | None:
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    found = sorted(glob.glob(f"{spec.submodule_search_locations[0]}/libs/libtcmalloc*.so*"))
+    return found[0] if found else None

@@ -1,0 +1,221 @@
+"""Everything that must be right before an endpoint starts: the model and its proof, keys, address. Starts nothing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from manta import artifact as artifacts
+from manta.artifact import Resolved
+from manta.errors import GateRefused, InputError
+from manta.schema import ServeRecipe
+from manta.storage import Folder
+
+MIN_KEY_CHARS = 16
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a replica needs to know; plain values, so that Ray can carry it to any node. Holds no secret."""
+
+    name: str  # what clients write as `model`
+    model: str  # path or URL of the Hugging Face directory
+    fingerprint: str  # of the artifact that is served
+    host: str
+    port: int
+    key_hashes: tuple[str, ...]  # SHA-256 (hex) of each API key; none: no key is asked for
+    max_model_len: int | None
+    dtype: str
+    max_ongoing_requests: int
+    max_queued_requests: int
+    requests_per_minute: int | None
+    max_body_bytes: int
+    kv_cache_gib: float
+    cpus: int
+    gpus: int
+    seed: int
+
+    @property
+    def url(self) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "localhost") else "::1" if self.host == "::" else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, proven: bool = True) -> Launch:
+    """Check all that can be checked without starting anything, and pick a port where the recipe asks for a free one.
+
+    `proven=False` lets a compressed model through without an evaluation, for its owner to try out.
+    Raises InputError, or GateRefused when the model's evaluation says that it failed its gate.
+    """
+    inputs = dict(inputs) if inputs is not None else artifacts.resolve_inputs(recipe)
+    model = inputs["model.source"]
+    folder = model_folder(model)
+    if proven:
+        require_proof(model, inputs.get("model.evaluation"))
+    settings, resources = recipe.serve, recipe.resources
+    if settings.min_replicas > settings.max_replicas:
+        raise InputError(
+            f"serve.min_replicas = {settings.min_replicas} exceeds serve.max_replicas = {settings.max_replicas}: raise the latter"
+        )
+    keys = read_keys(settings.keys_file)
+    require_safe_host(settings.host, bool(keys))
+    return Launch(
+        name=recipe.name,
+        model=folder,
+        fingerprint=model.fingerprint,
+        host=settings.host,
+        port=take_port(settings.host, settings.port),
+        key_hashes=keys,
+        max_model_len=settings.max_model_len,
+        dtype=settings.dtype,
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        requests_per_minute=settings.requests_per_minute,
+        max_body_bytes=settings.max_body_bytes,
+        kv_cache_gib=settings.kv_cache_gib,
+        cpus=resources.cpus_per_replica,
+        gpus=resources.gpus_per_replica,
+        seed=recipe.seed,
+    )
+
+
+def model_folder(model: Resolved) -> str:
+    """Where the Hugging Face directory of an input is. Raises InputError when there is none to serve."""
+    if model.kind == "package":
+        raise InputError(
+            f"{model.role} = {model.ref!r}: a package's model is not served directly: name an artifact "
+            "(`manta finetune` makes one from it) or a Hugging Face directory"
+        )
+    if model.kind == "directory":
+        return model.path
+    folder = Folder(model.path) / "model"
+    if not folder.exists("config.json"):
+        adapter = (Folder(model.path) / "adapter").exists("adapter_config.json")
+        remedy = (
+            "it holds only an adapter: set adapt.merge: true and run the stage again"
+            if adapter
+            else "run the stage that makes it again"
+        )
+        raise InputError(f"{model.role} = {model.ref!r}: {folder.url} holds no model (config.json): {remedy}")
+    return folder.url
+
+
+def require_proof(model: Resolved, evaluation: Resolved | None) -> None:
+    """A compressed model is served only with an evaluation that judged these very weights and let them pass.
+
+    Raises InputError when the proof is missing or is about another model, GateRefused when it says no.
+    """
+    if evaluation is None:
+        if model.kind == "compress":
+            raise InputError(
+                f"model.evaluation is not set, but {model.ref!r} is a compressed model: `manta evaluate` it against its "
+                "base and name that evaluation, so that only a model that still works is served"
+            )
+        return
+    proof = artifacts.open_artifact(evaluation.path)
+    judged = proof.manifest["inputs"]["model.source"]
+    if judged["fingerprint"] != model.fingerprint or judged["content"] != model.content:
+        raise InputError(
+            f"model.evaluation = {evaluation.ref!r} judged {judged['ref']!r} ({judged['fingerprint'][:12]}), "
+            f"not model.source = {model.ref!r} ({model.fingerprint[:12]}) as it is now: run `manta evaluate` for this model"
+        )
+    if proof.metrics.get("passed") is not True:
+        figures = {key: proof.metrics.get(key) for key in ("perplexity_recovery", "score_recovery", "gate")}
+        said = ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
+        raise GateRefused(
+            f"model.source = {model.ref!r} failed its gate in {evaluation.ref!r} ({said}): it is not served"
+        )
+
+
+def system_fingerprint(fingerprint: str) -> str:
+    """What each answer's `system_fingerprint` says; the header `X-Manta-Fingerprint` carries the whole of it."""
+    return f"manta-{fingerprint[:16]}"
+
+
+def read_keys(file: str | None) -> tuple[str, ...]:
+    """SHA-256 (hex) of each key in the file: one a line, blank lines and `#` comments left out. Raises InputError."""
+    return tuple(dict.fromkeys(hashlib.sha256(key.encode()).hexdigest() for key in _keys(file)))
+
+
+def first_key(file: str | None) -> str | None:
+    """The first key of the file, for a client of one's own endpoint."""
+    return next(iter(_keys(file)), None)
+
+
+def _keys(file: str | None) -> list[str]:
+    if file is None:
+        return []
+    path = Path(file).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"serve.keys_file = {file!r} cannot be read ({error}): write one API key a line into it"
+        ) from error
+    keys = []
+    for number, line in enumerate(lines, 1):
+        key = line.strip()
+        if not key or key.startswith("#"):
+            continue
+        if len(key) < MIN_KEY_CHARS or not re.fullmatch(r"[\x21-\x7e]+", key):
+            raise InputError(
+                f"serve.keys_file = {file!r}: line {number} is not a key of at least {MIN_KEY_CHARS} visible ASCII "
+                'characters: make one with `python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+            )
+        keys.append(key)
+    if not keys:
+        raise InputError(f"serve.keys_file = {file!r} holds no key: write one API key a line into it, or leave it out")
+    return keys
+
+
+def require_safe_host(host: str, has_keys: bool) -> None:
+    """Without keys only this machine may reach the endpoint. Raises InputError."""
+    if has_keys or is_loopback(host):
+        return
+    raise InputError(
+        f"serve.host = {host!r} can be reached from other machines, but serve.keys_file is not set: "
+        "name a file of API keys, or use serve.host=127.0.0.1"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def take_port(host: str, port: int) -> int:
+    """`port`, known to be free just now, or a free one for 0. Raises InputError naming the remedy."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except socket.gaierror:
+            raise InputError(
+                f"serve.host = {host!r} is not an address of this machine: use 127.0.0.1 or 0.0.0.0"
+            ) from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(
+                    f"serve.port = {port} is taken on {host}: stop what listens there (`manta serve stop` if it is "
+                    "Manta's), or set serve.port to another one (0 picks a free one)"
+                ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise InputError(
+                    f"serve.host = {host!r} is not an address of this machine: use 127.0.0.1 or 0.0.0.0"
+                ) from None
+            if error.errno == errno.EACCES:
+                raise InputError(
+                    f"serve.port = {port} needs root ({os.strerror(error.errno)}): use one above 1023"
+                ) from None
+            raise
+        return int(probe.getsockname()[1])

@@ -1,0 +1,116 @@
+"""The `serve` stage of a pipeline: start the endpoint for real, ask it questions over HTTP, shut it down, keep the answers."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from manta.artifact import Draft, Resolved
+from manta.errors import StageFailed
+from manta.progress import Progress
+from manta.schema import Recipe, ServeRecipe
+from serving import launch as launches
+from serving import run as running
+
+MAX_TOKENS = 48
+TRANSCRIPT = "transcript.json"
+DEFAULT_QUESTION = "Hello"
+
+
+def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
+    """Refuse before anything starts what cannot be served: see `launch.prepare`."""
+    assert isinstance(recipe, ServeRecipe)
+    launches.prepare(recipe, inputs)
+
+
+def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
+    """Ask each question of `serve.smoke` twice: whole, and as a stream. Writes transcript.json.
+
+    Answers are greedy, so that the transcript is the same each time; what depends on the moment is in the figures.
+    Raises StageFailed when the endpoint does not start or answers wrongly.
+    """
+    assert isinstance(recipe, ServeRecipe)
+    questions = recipe.serve.smoke or [DEFAULT_QUESTION]
+    with running.endpoint(recipe, progress, draft.inputs) as endpoint:
+        progress.note(
+            f"ready after {endpoint.ready_seconds:.1f} s: asking {len(questions)} question(s) at {endpoint.url}/v1"
+        )
+        transcript, first_token_ms, tokens, seconds = [], [], 0, 0.0
+        with _client(recipe, endpoint.url) as client:
+            _expect_model(client, recipe.name)
+            for number, question in enumerate(questions, 1):
+                started = time.monotonic()
+                entry = _ask(client, endpoint.launch, recipe.name, question)
+                seconds += time.monotonic() - started
+                tokens += entry["completion_tokens"]
+                transcript.append(entry)
+                first_token_ms.append(_stream(client, recipe.name, question))
+                progress.update(number, len(questions), "questions")
+    draft.folder.write_text(TRANSCRIPT, json.dumps(transcript, indent=2, ensure_ascii=False) + "\n")
+    return {
+        "answers": len(transcript),
+        "question": transcript[0]["question"],
+        "answer": transcript[0]["answer"],
+        "ready_seconds": round(endpoint.ready_seconds, 1),
+        "first_token_ms": round(statistics.median(first_token_ms), 1),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1),
+    }
+
+
+def _client(recipe: ServeRecipe, url: str) -> Any:
+    from openai import OpenAI
+
+    key = launches.first_key(recipe.serve.keys_file) or "none"
+    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=300)
+
+
+def _expect_model(client: Any, name: str) -> None:
+    listed = [model.id for model in client.models.list()]
+    if listed != [name]:
+        raise StageFailed(f"the endpoint lists the models {listed}, not {name!r}")
+
+
+def _ask(client: Any, launch: launches.Launch, model: str, question: str) -> dict[str, Any]:
+    """One whole answer, with proof that it came from the model the recipe names."""
+    raw = client.chat.completions.with_raw_response.create(
+        model=model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS, temperature=0.0, seed=0
+    )
+    answer = raw.parse()
+    told = raw.headers.get("x-manta-fingerprint")
+    if told != launch.fingerprint or answer.system_fingerprint != launches.system_fingerprint(launch.fingerprint):
+        raise StageFailed(f"the answer carries the fingerprint {told!r}, but the model's is {launch.fingerprint!r}")
+    choice = answer.choices[0]
+    return {
+        "question": question,
+        "answer": choice.message.content or "",
+        "finish_reason": choice.finish_reason,
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+        "model": answer.model,
+        "fingerprint": told,
+    }
+
+
+def _stream(client: Any, model: str, question: str) -> float:
+    """Milliseconds to the first token of a streamed answer. Raises StageFailed when the stream ends without a reason."""
+    started = time.monotonic()
+    first, reason = None, None
+    stream = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": question}],
+        max_tokens=MAX_TOKENS,
+        temperature=0.0,
+        stream=True,
+    )
+    for chunk in stream:
+        choice = chunk.choices[0]
+        if first is None and (choice.delta.content or choice.finish_reason):
+            first = (time.monotonic() - started) * 1000
+        reason = choice.finish_reason or reason
+    if first is None or reason is None:
+        raise StageFailed("a streamed answer ended before it was finished")
+    return first

@@ -1,0 +1,314 @@
+"""The gateway around an engine that is a few lines of ASGI: who gets in, what is refused and how, what never gets out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from serving.gateway import Gateway
+from serving.launch import Launch
+from serving.limits import Rate, identify
+
+KEY = "sk-test-0123456789abcdef"
+FINGERPRINT = "ab" * 32
+CHAT = "/v1/chat/completions"
+
+
+def launch(**changes: Any) -> Launch:
+    plain: dict[str, Any] = {
+        "name": "tiny", "model": "/m", "fingerprint": FINGERPRINT, "host": "127.0.0.1", "port": 8000, "key_hashes": (),
+        "max_model_len": None, "dtype": "bfloat16", "max_ongoing_requests": 2, "max_queued_requests": 1,
+        "requests_per_minute": None, "max_body_bytes": 1000, "kv_cache_gib": 1.0, "cpus": 1, "gpus": 0, "seed": 0,
+    }  # fmt: skip
+    return Launch(**{**plain, **changes})
+
+
+class FakeEngine:
+    """Answers like an engine's server; each path shows one behaviour."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.is_alive = True
+        self.generates = True
+        self.probes = 0
+        self.hold: asyncio.Event | None = None
+
+    async def alive(self) -> bool:
+        return self.is_alive
+
+    async def generate_once(self) -> None:
+        self.probes += 1
+        if not self.generates:
+            raise RuntimeError("no token")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen.append(scope["path"])
+        body = (await receive()).get("body", b"") if scope["method"] == "POST" else b""
+        asked = json.loads(body or b"{}")
+        if self.hold is not None:
+            await self.hold.wait()
+        match asked.get("do"):
+            case "raise":
+                raise RuntimeError("secret /home/me/model")
+            case "500":
+                await reply(send, 500, b'{"error": {"message": "Traceback: secret /home/me"}}')
+            case "break":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+                raise RuntimeError("secret")
+            case _:
+                await reply(send, 200, b'{"echo": ' + (body or b"null") + b"}")
+
+
+async def reply(send: Any, status: int, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def talk(
+    engine: FakeEngine, story: Callable[[httpx.AsyncClient], Awaitable[Any]], clock: Any = None, **changes: Any
+) -> Any:
+    """Run `story` with a client of a gateway around `engine`."""
+
+    async def play() -> Any:
+        options = {} if clock is None else {"clock": clock}
+        transport = httpx.ASGITransport(Gateway(engine, engine, launch(**changes), **options))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await story(client)
+
+    return asyncio.run(play())
+
+
+def is_openai_error(answer: httpx.Response) -> bool:
+    error = answer.json()["error"]
+    return set(error) == {"message", "type", "param", "code"} and "secret" not in answer.text
+
+
+def hashed(*keys: str) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)
+
+
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", f"Basic {KEY}", KEY, "Bearer", f"Bearer {KEY}x", "Bearer \u00fc"]
+)
+def test_without_a_right_key_nothing_reaches_the_engine(header):
+    engine = FakeEngine()
+    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    answer = talk(
+        engine, lambda client: client.post(CHAT, json={}, headers=headers), key_hashes=hashed("other" * 5, KEY)
+    )
+    assert answer.status_code == 401
+    assert is_openai_error(answer)
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert engine.seen == []
+
+
+def test_each_right_key_is_let_in():
+    for key in (KEY, "other" * 5):
+        answer = talk(FakeEngine(), lambda c, key=key: c.post(CHAT, json={"a": 1}, headers={"authorization": f"bearer {key}"}), key_hashes=hashed(KEY, "other" * 5))  # fmt: skip
+        assert answer.json() == {"echo": {"a": 1}}
+
+
+def test_health_needs_no_key_and_metrics_do():
+    async def story(client):
+        return [(await client.get(path)).status_code for path in ("/health", "/ready", "/metrics", "/v1/models")]
+
+    assert talk(FakeEngine(), story, key_hashes=hashed(KEY)) == [200, 200, 401, 401]
+
+
+def test_every_answer_carries_the_fingerprint():
+    async def story(client):
+        asked = [
+            client.get("/health"),
+            client.get("/v1/models"),
+            client.get("/nope"),
+            client.post(CHAT, json={"do": "500"}),
+        ]
+        return [(await one).headers["x-manta-fingerprint"] for one in asked]
+
+    assert talk(FakeEngine(), story) == [FINGERPRINT] * 4
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nope", "/v1/load_lora_adapter", "/invocations", "/scale_elastic_ep", "/v1/models/", "/docs"]
+)
+def test_what_is_not_a_route_of_ours_stays_closed(path):
+    engine = FakeEngine()
+    answer = talk(engine, lambda client: client.post(path, json={}))
+    assert answer.status_code == 404
+    assert is_openai_error(answer)
+    assert engine.seen == []
+
+
+def test_wrong_method():
+    answer = talk(FakeEngine(), lambda client: client.get(CHAT))
+    assert answer.status_code == 405
+    assert is_openai_error(answer)
+
+
+def test_a_body_over_the_limit_is_refused_by_its_header_and_while_it_arrives():
+    engine = FakeEngine()
+
+    async def endless():
+        for _ in range(50):
+            yield b"x" * 100
+
+    async def story(client):
+        return [await client.post(CHAT, content=b"x" * 1001), await client.post(CHAT, content=endless())]
+
+    for answer in talk(engine, story):
+        assert answer.status_code == 413
+        assert is_openai_error(answer)
+    assert engine.seen == []
+
+
+def test_a_declared_length_is_refused_before_anything_is_read():
+    async def play():
+        sent = []
+
+        async def receive():
+            raise AssertionError("the body was read")
+
+        async def send(message):
+            sent.append(message)
+
+        gateway = Gateway(FakeEngine(), FakeEngine(), launch())
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"content-length", b"10000000")]}
+        await gateway(scope, receive, send)
+        return sent[0]["status"]
+
+    assert asyncio.run(play()) == 413
+
+
+def test_a_body_of_exactly_the_limit_arrives_whole_also_in_pieces():
+    body = b'{"a": "' + b"x" * (1000 - 9) + b'"}'
+
+    async def pieces():
+        for start in range(0, len(body), 99):
+            yield body[start : start + 99]
+
+    answer = talk(FakeEngine(), lambda client: client.post(CHAT, content=pieces()))
+    assert answer.json()["echo"] == json.loads(body)
+
+
+def test_a_client_that_never_sends_its_body_is_let_go(monkeypatch):
+    monkeypatch.setattr("serving.gateway.BODY_SECONDS", 0.05)
+
+    async def forever():
+        yield b"{"
+        await asyncio.sleep(3600)
+
+    answer = talk(FakeEngine(), lambda client: client.post(CHAT, content=forever()))
+    assert answer.status_code == 408
+    assert is_openai_error(answer)
+
+
+def test_rate_is_per_key_and_refills():
+    now = [0.0]
+    headers = [{"authorization": f"Bearer {key}"} for key in (KEY, "other" * 5)]
+
+    async def story(client):
+        first = [await client.post(CHAT, json={}, headers=headers[0]) for _ in range(4)]
+        other = await client.post(CHAT, json={}, headers=headers[1])
+        now[0] += int(first[-1].headers["retry-after"])
+        return first, other, await client.post(CHAT, json={}, headers=headers[0])
+
+    first, other, later = talk(
+        FakeEngine(), story, clock=lambda: now[0], requests_per_minute=3, key_hashes=hashed(KEY, "other" * 5)
+    )
+    assert [answer.status_code for answer in first] == [200, 200, 200, 429]
+    assert is_openai_error(first[-1])
+    assert other.status_code == later.status_code == 200
+
+
+def test_rate_never_saves_up_more_than_a_minute():
+    now = [0.0]
+    rate = Rate(2, lambda: now[0])
+    now[0] = 1e6
+    assert [rate.take("a") for _ in range(3)] == [0, 0, 30]
+
+
+def test_beyond_the_queue_is_503_and_the_place_is_free_again_afterwards():
+    engine = FakeEngine()
+
+    async def story(client):
+        engine.hold = asyncio.Event()
+        working = [asyncio.create_task(client.post(CHAT, json={})) for _ in range(3)]
+        while len(engine.seen) < 3:
+            await asyncio.sleep(0)
+        refused = await client.post(CHAT, json={})
+        health = await client.get("/health")
+        engine.hold.set()
+        answered = [(await task).status_code for task in working]
+        return refused, health, answered, await client.post(CHAT, json={})
+
+    refused, health, answered, after = talk(engine, story)
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert is_openai_error(refused)
+    assert health.status_code == 200
+    assert answered == [200, 200, 200]
+    assert after.status_code == 200
+
+
+@pytest.mark.parametrize("what", ["raise", "500"])
+@pytest.mark.parametrize(("alive", "status"), [(True, 500), (False, 503)])
+def test_internal_errors_never_leave(what, alive, status):
+    engine = FakeEngine()
+    engine.is_alive = alive
+    answer = talk(engine, lambda client: client.post(CHAT, json={"do": what}))
+    assert answer.status_code == status
+    assert is_openai_error(answer)
+    assert ("retry-after" in answer.headers) is not alive
+
+
+def test_a_stream_that_breaks_ends_with_an_error_event():
+    answer = talk(FakeEngine(), lambda client: client.post(CHAT, json={"do": "break"}))
+    first, last = answer.text.strip().split("\n\n")
+    assert first == "data: 1"
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
+
+
+def test_a_failed_request_gives_its_place_back():
+    async def story(client):
+        for _ in range(5):
+            await client.post(CHAT, json={"do": "raise"})
+        return await client.post(CHAT, json={})
+
+    assert talk(FakeEngine(), story).status_code == 200
+
+
+def test_ready_means_that_a_token_was_generated_and_is_remembered_a_moment():
+    engine, now = FakeEngine(), [100.0]
+
+    async def story(client):
+        seen = [(await client.get("/ready")).status_code for _ in range(3)]
+        probes = engine.probes
+        engine.generates = False
+        now[0] += 10
+        return seen, probes, (await client.get("/ready")).status_code, (await client.get("/health")).status_code
+
+    assert talk(engine, story, clock=lambda: now[0]) == ([200] * 3, 1, 503, 200)
+
+
+def test_a_dead_engine_is_neither_ready_nor_healthy():
+    engine = FakeEngine()
+    engine.is_alive = False
+
+    async def story(client):
+        return (await client.get("/ready")).status_code, (await client.get("/health")).status_code
+
+    assert talk(engine, story) == (503, 503)
+    assert engine.probes == 0
+
+
+def test_identify_names_a_key_by_its_hash_only():
+    assert identify(None, ()) == "anonymous"
+    assert identify(f"Bearer {KEY}", hashed(KEY)) == hashed(KEY)[0][:12]
+    assert identify(f"Bearer {KEY}", hashed("x" * 20)) is None

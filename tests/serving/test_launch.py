@@ -1,0 +1,157 @@
+"""What is refused before anything starts: unproven models, open hosts, bad keys, taken ports."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta import artifact
+from manta import recipe as recipes
+from manta.errors import GateRefused, InputError
+from serving import launch
+
+
+def make_model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def make_artifact(
+    root: Path, name: str, kind: str, inputs: dict[str, Any] | None = None, metrics: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A finished artifact with just what launching reads."""
+    folder = root / name
+    if kind != "evaluate":
+        make_model(folder / "model")
+    folder.mkdir(exist_ok=True)
+    manifest = {
+        "kind": kind, "name": name, "fingerprint": recipes.digest(name), "content": recipes.digest([name, 1]),
+        "inputs": inputs or {}, "metrics": metrics or {}, "recipe": {},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "COMPLETE").write_text("")
+    return manifest
+
+
+def judged(manifest: dict[str, Any], **changes: str) -> dict[str, Any]:
+    told = {"ref": manifest["name"], "fingerprint": manifest["fingerprint"], "content": manifest["content"]}
+    return {"model.source": {**told, **changes}}
+
+
+def recipe(output: Path | str, source: str, evaluation: str | None = None, **serve: Any) -> Any:
+    model = {"source": source} | ({"evaluation": evaluation} if evaluation else {})
+    return recipes.validate(
+        {"kind": "serve", "name": "s", "output": str(output), "model": model, "serve": {"port": 0, **serve}}
+    )
+
+
+def test_a_directory_is_served_as_it_is(tmp_path):
+    folder = make_model(tmp_path / "m")
+    made = launch.prepare(recipe(tmp_path, str(folder)))
+    assert made.model == str(folder)
+    assert made.fingerprint == artifact.content_hash(artifact.Folder(folder))
+    assert made.url == f"http://127.0.0.1:{made.port}"
+
+
+def test_an_artifacts_model_folder_and_fingerprint_are_taken(tmp_path):
+    manifest = make_artifact(tmp_path, "base", "pretrain")
+    made = launch.prepare(recipe(tmp_path, "base"))
+    assert (made.model, made.fingerprint) == (str(tmp_path / "base" / "model"), manifest["fingerprint"])
+
+
+def test_an_adapter_alone_is_refused_with_the_remedy(tmp_path):
+    make_artifact(tmp_path, "tuned", "finetune")
+    (tmp_path / "tuned" / "model" / "config.json").unlink()
+    (tmp_path / "tuned" / "adapter").mkdir()
+    (tmp_path / "tuned" / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"adapt\.merge: true"):
+        launch.prepare(recipe(tmp_path, "tuned"))
+
+
+class TestProof:
+    def test_a_compressed_model_needs_one(self, tmp_path):
+        make_artifact(tmp_path, "small", "compress")
+        with pytest.raises(InputError, match=r"model\.evaluation is not set"):
+            launch.prepare(recipe(tmp_path, "small"))
+        assert launch.prepare(recipe(tmp_path, "small"), proven=False).name == "s"
+
+    def test_one_that_passed_opens_the_door(self, tmp_path):
+        small = make_artifact(tmp_path, "small", "compress")
+        make_artifact(tmp_path, "scores", "evaluate", judged(small), {"passed": True})
+        assert launch.prepare(recipe(tmp_path, "small", "scores")).fingerprint == small["fingerprint"]
+
+    @pytest.mark.parametrize("passed", [False, None, "yes"])
+    def test_one_that_did_not_pass_keeps_it_shut(self, tmp_path, passed):
+        small = make_artifact(tmp_path, "small", "compress")
+        make_artifact(tmp_path, "scores", "evaluate", judged(small), {"passed": passed, "score_recovery": 61.5})
+        with pytest.raises(GateRefused, match=r"score_recovery 61\.5"):
+            launch.prepare(recipe(tmp_path, "small", "scores"))
+
+    @pytest.mark.parametrize("field", ["fingerprint", "content"])
+    def test_one_about_other_weights_is_none(self, tmp_path, field):
+        small = make_artifact(tmp_path, "small", "compress")
+        make_artifact(tmp_path, "scores", "evaluate", judged(small, **{field: "0" * 64}), {"passed": True})
+        with pytest.raises(InputError, match="manta evaluate"):
+            launch.prepare(recipe(tmp_path, "small", "scores"))
+
+
+class TestAddress:
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
+    def test_an_open_host_needs_keys(self, host):
+        with pytest.raises(InputError, match=r"serve\.keys_file"):
+            launch.require_safe_host(host, has_keys=False)
+        launch.require_safe_host(host, has_keys=True)
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+    def test_loopback_does_not(self, host):
+        launch.require_safe_host(host, has_keys=False)
+
+    def test_a_taken_port_is_named_with_the_remedy(self, tmp_path):
+        folder = make_model(tmp_path / "m")
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            with pytest.raises(InputError, match=rf"serve\.port = {port} is taken.*manta serve stop"):
+                launch.prepare(recipe(tmp_path, str(folder), port=port))
+        assert launch.prepare(recipe(tmp_path, str(folder), port=port)).port == port
+
+    def test_an_address_of_another_machine(self, tmp_path):
+        keys = tmp_path / "keys"
+        keys.write_text("k" * 16)
+        with pytest.raises(InputError, match="not an address of this machine"):
+            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), host="192.0.2.7", keys_file=str(keys)))
+
+    def test_more_replicas_at_least_than_at_most(self, tmp_path):
+        with pytest.raises(InputError, match="min_replicas = 3"):
+            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), min_replicas=3, max_replicas=2))
+
+
+class TestKeys:
+    def test_comments_and_blanks_are_left_out_and_no_key_is_kept(self, tmp_path):
+        file = tmp_path / "keys"
+        file.write_text("# ours\n\n  sk-aaaaaaaaaaaaaaaa \nsk-bbbbbbbbbbbbbbbb\nsk-aaaaaaaaaaaaaaaa\n")
+        hashes = launch.read_keys(str(file))
+        assert len(hashes) == 2
+        assert "sk-" not in "".join(hashes)
+        assert launch.first_key(str(file)) == "sk-aaaaaaaaaaaaaaaa"
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [("", "holds no key"), ("# none", "holds no key"), ("short", "line 1"), ("\nwith space in it 123", "line 2")],
+    )
+    def test_what_is_no_key_is_refused_without_showing_it(self, tmp_path, text, said):
+        file = tmp_path / "keys"
+        file.write_text(text)
+        with pytest.raises(InputError, match=said) as caught:
+            launch.read_keys(str(file))
+        assert "with space" not in str(caught.value)
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            launch.read_keys(str(tmp_path / "none"))
