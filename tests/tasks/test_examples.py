@@ -55,7 +55,7 @@ def test_other_encodings_are_named(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("input,target\n")
-    with pytest.raises(InputError, match="neither .jsonl nor .parquet"):
+    with pytest.raises(InputError, match=r"neither \.jsonl nor \.parquet"):
         examples.read(str(tmp_path / "x.csv"), "train")
 
 
@@ -96,7 +96,7 @@ def test_parquet_and_artifacts(tmp_path: Path) -> None:
 
 
 def test_an_artifact_without_examples_says_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="data.examples=docstring_summary"):
+    with pytest.raises(InputError, match=r"data\.examples=docstring_summary"):
         examples.check(str(tmp_path), "summarisation", 0.05)
 
 

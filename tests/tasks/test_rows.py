@@ -86,7 +86,9 @@ def test_nothing_left_to_learn_is_refused(pairs: str, tokenizer_folder: Path, tm
 def test_examples_longer_than_the_model_are_refused(tokenizer_folder: Path, tmp_path: Path, silent: Progress) -> None:
     file = tmp_path / "long.jsonl"
     file.write_text("".join(json.dumps({"input": f"{n}" * 600, "target": "x"}) + "\n" for n in range(9)))
-    with pytest.raises(InputError, match=r"task.max_tokens = 2048: the longest example has \d+ tokens, the model takes 512"):
+    with pytest.raises(
+        InputError, match=r"task.max_tokens = 2048: the longest example has \d+ tokens, the model takes 512"
+    ):
         rows.write(recipe(max_tokens=2048), str(file), tokenizer_folder, Folder(tmp_path / "rows"), silent)
 
 

@@ -9,8 +9,8 @@ from manta.tasks.scores import exact_match, longest_common_subsequence, rouge_l,
 
 
 def test_longest_common_subsequence_keeps_order() -> None:
-    assert longest_common_subsequence("police killed the gunman".split(), "police kill the gunman".split()) == 3
-    assert longest_common_subsequence("police killed the gunman".split(), "the gunman kill police".split()) == 2
+    assert longest_common_subsequence(["police", "killed", "the", "gunman"], ["police", "kill", "the", "gunman"]) == 3
+    assert longest_common_subsequence(["police", "killed", "the", "gunman"], ["the", "gunman", "kill", "police"]) == 2
 
 
 def test_rouge_l_is_the_f1_of_the_longest_common_subsequence() -> None:

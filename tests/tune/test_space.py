@@ -35,7 +35,10 @@ def tune(entries: dict[str, Any], trials: int = 2, **changes: Any) -> TuneRecipe
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"optimizer.lrr": {"choice": [1.0]}}, "search.space.optimizer.lrr: unknown field; did you mean 'optimizer.lr'"),
+        (
+            {"optimizer.lrr": {"choice": [1.0]}},
+            "search.space.optimizer.lrr: unknown field; did you mean 'optimizer.lr'",
+        ),
         ({"lr": {"choice": [1.0]}}, "search.space.lr: unknown field; did you mean 'optimizer.lr'"),
         ({"adapt.metod": {"choice": ["lora"]}}, "did you mean 'adapt.method'"),
         ({"adapt.method": {"choice": ["lora", "loar"]}}, "adapt.method.choice = 'loar': choose .* did you mean 'lora'"),
@@ -102,7 +105,9 @@ def test_another_seed_draws_otherwise() -> None:
 
 
 def test_each_trial_is_a_whole_finetuning_recipe() -> None:
-    recipe = tune({"optimizer.lr": {"choice": [0.1, 0.2]}, "adapt.method": {"choice": ["lora", "full"]}}, trials=4, seed=5)
+    recipe = tune(
+        {"optimizer.lr": {"choice": [0.1, 0.2]}, "adapt.method": {"choice": ["lora", "full"]}}, trials=4, seed=5
+    )
     made = space.trials(recipe, "/data", "/base", "/out/trials")
     assert [trial.name for trial in made] == ["000", "001", "002", "003"]
     for trial in made:

@@ -74,6 +74,7 @@ class Board(Progress):
         self._shares: dict[str, float] = {}
         self._losses: dict[str, float] = {}
         self._best: float | None = None
+        self._told = -1.0
 
     def note(self, text: str, **fields: Any) -> None:
         self._progress.note(text, **fields)
@@ -92,6 +93,7 @@ class Board(Progress):
             if share < 1 and name in self._losses
         }
         best = {"best": self._best} if self._best is not None else {}
-        self._progress.update(
-            self._done + round(sum(self._shares.values()), 1), self._total, "trials", **running, **best
-        )
+        now_done = self._done + math.floor(10 * sum(self._shares.values())) / 10
+        if now_done < self._total or self._told < self._total:  # the end is told once
+            self._progress.update(now_done, self._total, "trials", **running, **best)
+        self._told = now_done

@@ -27,8 +27,9 @@ from manta.tune.space import Trial
 METRICS = ("validation_loss", "final_loss", "validation_perplexity", "tokens_per_second")
 TABLE = "trials.jsonl"
 WINNINGS = ("model", "adapter")  # what of the best trial becomes the sweep's own result
-# Ray Tune's own files and signal handlers are not wanted: trials are artifacts, and Ctrl-C belongs to the command line.
+# Ray Tune's own tables, files and signal handlers are not wanted: stdout and Ctrl-C belong to the command line.
 ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -129,6 +130,7 @@ def _run_trials(
         os.environ.setdefault(key, value)
     import ray
     from ray import tune
+    from ray.tune.logger import JsonLoggerCallback
 
     resources = recipe.resources
     at_once = concurrency(
@@ -144,27 +146,29 @@ def _run_trials(
         f"{len(missing)} trials, {at_once} at once, {resources.workers} worker{'s' * (resources.workers != 1)} each"
     )
     shown = board.Board(progress, done=total - len(missing), total=total, mode=recipe.search.mode)
+    packed = {trial.name: _packed(trial, recipe.search.metric) for trial in missing}
+    folder.clear("work/tune")
     with cluster.relay(shown) as mailbox:
         tuner = tune.Tuner(
             # The trial's own process only waits: its workers hold the CPUs. Ray Tune accepts no trial of 0 CPUs.
-            tune.with_resources(functools.partial(_trial, mailbox=mailbox), {"CPU": 0.001}),
-            param_space={"trial": tune.grid_search([_packed(trial, recipe.search.metric) for trial in missing])},
+            tune.with_resources(functools.partial(_trial, packed=packed, mailbox=mailbox), {"CPU": 0.001}),
+            param_space={"trial": tune.grid_search(list(packed))},
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
             run_config=tune.RunConfig(
                 storage_path=f"{folder.url}/work/tune",
                 name="sweep",
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[JsonLoggerCallback()],  # from which Ray Tune reads what a trial returned
             ),
         )
-        folder.clear("work/tune")
         try:
             grid = tuner.fit()
         except ray.exceptions.RayError as error:
             raise StageFailed(f"tune {recipe.name}: Ray stopped: {error}; then `manta resume {folder.url}`") from error
     reasons = {}
     for result in grid:
-        name = result.config["trial"]["name"]
+        name = result.config["trial"]
         if result.error is not None:
             reasons[name] = str(result.error).strip().splitlines()[-1]
         elif result.metrics and result.metrics.get("reason"):
@@ -173,32 +177,27 @@ def _run_trials(
 
 
 def _packed(trial: Trial, metric: str) -> dict[str, Any]:
-    return {
-        "name": trial.name,
-        "overrides": trial.overrides,
-        "metric": metric,
-        "recipe": recipes.resolved(trial.recipe),
-    }
+    return {"overrides": trial.overrides, "metric": metric, "recipe": recipes.resolved(trial.recipe)}
 
 
-def _trial(config: dict[str, Any], mailbox: Any) -> dict[str, Any]:
+def _trial(config: dict[str, str], packed: dict[str, dict[str, Any]], mailbox: Any) -> dict[str, str]:
     """What Ray Tune calls, in a process of its own: one fine-tuning run. Returns why it failed, or an empty reason."""
-    packed = config["trial"]
-    recipe = recipes.validate(packed["recipe"], kind="finetune")
+    name = config["trial"]
+    mine = packed[name]
+    recipe = recipes.validate(mine["recipe"], kind="finetune")
     assert isinstance(recipe, FinetuneRecipe)
-    progress = board.TrialProgress(packed["name"], mailbox)
-    shown = ", ".join(f"{path} {format_figure(value)}" for path, value in packed["overrides"].items())
+    progress = board.TrialProgress(name, mailbox)
+    shown = ", ".join(f"{path} {format_figure(value)}" for path, value in mine["overrides"].items())
     try:
         _await_lock(Folder(f"{recipe.output}/{recipe.name}"))
         outcome = stage.run(recipe, progress)
     except MantaError as error:
-        progress.tell(f"trial {packed['name']} failed ({shown}): {error}")
+        progress.tell(f"trial {name} failed ({shown}): {error}")
         return {"reason": str(error)}
-    figure = outcome.artifact.metrics.get(packed["metric"])
+    figure = outcome.artifact.metrics.get(mine["metric"])
     progress.finished(figure)
-    progress.tell(
-        f"trial {packed['name']} done in {outcome.seconds:.0f} s ({shown}): {packed['metric'].replace('_', ' ')} {format_figure(figure)}"
-    )
+    said = f"{mine['metric'].replace('_', ' ')} {format_figure(figure)}"
+    progress.tell(f"trial {name} done in {outcome.seconds:.0f} s ({shown}): {said}")
     return {"reason": ""}
 
 
