@@ -241,7 +241,16 @@ class CompressSettings(Section):
     scheme: Literal["w8a8"] = "w8a8"
     algorithm: Literal["rtn", "gptq"] = "gptq"
     smoothquant: Fraction | None = Field(None, description="migration strength; none leaves activations alone")
-    calibration: Calibration
+    calibration: Calibration | None = Field(None, description="rows that gptq and smoothquant look at")
+
+    @model_validator(mode="after")
+    def rows_where_needed(self) -> CompressSettings:
+        needed = self.algorithm == "gptq" or self.smoothquant is not None
+        if needed and self.calibration is None:
+            raise ValueError("gptq and smoothquant look at data: set compress.calibration.shards")
+        if not needed and self.calibration is not None:
+            raise ValueError("rtn without smoothquant looks at no data: set compress.calibration=null")
+        return self
 
 
 class CompressResources(Section):
@@ -251,6 +260,7 @@ class CompressResources(Section):
 
 class EvaluateSettings(Section):
     engine: Literal["vllm", "transformers"] = "vllm"
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the activations; judge as you will serve")
     perplexity_rows: NonNegative = Field(64, description="validation rows scored; 0 skips perplexity")
     task: Task | None = None
     task_samples: NonNegative = Field(100, description="validation examples generated and scored; 0 skips the task")
@@ -259,16 +269,20 @@ class EvaluateSettings(Section):
 class EvaluateData(Section):
     shards: Shards | None = None
     examples: Examples | None = None
+    validation_fraction: Fraction = Field(0.05, description="as in the fine-tuning recipe, where examples are one file")
 
 
 class Gate(Section):
-    """Recovery against the base, in per cent, below which the model is refused."""
+    """What a model must reach: recovery against the base in per cent, and the same figures in two engines."""
 
     perplexity_recovery: Annotated[float, Field(ge=0.0, le=200.0)] | None = Field(
         None, description="100 * base perplexity / perplexity"
     )
     score_recovery: Annotated[float, Field(ge=0.0, le=1000.0)] | None = Field(
         None, description="100 * score / base score"
+    )
+    engine_gap: Fraction | None = Field(
+        0.05, description="largest relative difference of perplexity between vllm and transformers; none skips the check"
     )
 
 

@@ -1,11 +1,13 @@
-"""A few rows of a prepared split, chosen by seed: what calibration and evaluation read."""
+"""A few rows of a prepared split, chosen by seed, for a model that reads them: calibration's and evaluation's input."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from manta.data.shards import Shard, load_index, read_rows
+from manta.errors import InputError
 from manta.storage import Folder
 
 if TYPE_CHECKING:
@@ -42,3 +44,27 @@ def sample_rows(folder: Folder, split: str, count: int, seed: int) -> np.ndarray
         for place, row in places:
             sample[place] = shard[row]
     return sample
+
+
+def check_vocabulary(folder: Folder, model: Folder) -> None:
+    """Raise InputError unless the token ids of the prepared `folder` mean the same to the model's own tokenizer.
+
+    `model` is a Hugging Face directory. Only tokenizer.json can tell: models without one are taken on trust.
+    """
+    if not model.exists("tokenizer.json"):
+        return
+    words, known = _vocabulary(folder, "tokenizer/tokenizer.json"), _vocabulary(model, "tokenizer.json")
+    strange = [word for word, number in words.items() if known.get(word) != number]
+    if strange:
+        raise InputError(
+            f"{folder.url} was prepared with another tokenizer than that of {model.url}: {len(strange)} of {len(words)} tokens differ "
+            f"(such as {strange[0]!r}): prepare the text with tokenizer.source set to this model"
+        )
+
+
+def _vocabulary(folder: Folder, name: str) -> dict[str, int]:
+    """Token -> id of a tokenizer.json, special tokens included. Unigram models list their tokens by id."""
+    content = json.loads(folder.read_text(name))
+    listed = content["model"]["vocab"]
+    vocabulary = dict(listed) if isinstance(listed, dict) else {word: number for number, (word, _) in enumerate(listed)}
+    return vocabulary | {token["content"]: token["id"] for token in content.get("added_tokens", [])}

@@ -1,0 +1,1 @@
+"""Smaller, faster models: quantised with calibration rows from the training data."""

@@ -1,0 +1,109 @@
+"""The compress stage: one model in, a smaller one of the same interface out, made in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from manta import cluster, isolate
+from manta.artifact import Draft, Resolved
+from manta.data.sample import check_vocabulary
+from manta.errors import InputError
+from manta.progress import Progress
+from manta.schema import CompressRecipe
+from manta.storage import Folder
+
+MODEL = "model"
+FIGURES = "work/figures.json"  # written once model/ is whole: what a run that broke off later need not do again
+
+
+def check(recipe: CompressRecipe, inputs: dict[str, Resolved]) -> None:
+    """Raise InputError for a model that is compressed already, and for calibration rows that do not fit it."""
+    from manta.compress import calibration
+    from manta.models.load import model_config, model_url
+
+    source = inputs["model.source"]
+    config = {} if source.kind == "package" else model_config(model_url(source))  # packages are unpacked later
+    if "quantization_config" in config:
+        raise InputError(
+            f"model.source = {source.ref!r} is quantised already ({config['quantization_config'].get('quant_method')}): "
+            "name the model it was made from"
+        )
+    if recipe.compress.calibration is not None:
+        shards = inputs["compress.calibration.shards"]
+        calibration.check(recipe.compress.calibration, shards.path, config.get("max_position_embeddings"))
+        if config:
+            check_vocabulary(Folder(shards.path), Folder(model_url(source)))
+
+
+def run(recipe: CompressRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
+    """Write model/ (a compressed-tensors Hugging Face directory) and return its figures: sizes in bytes, seconds."""
+    if draft.resumed and draft.folder.exists(FIGURES):
+        return dict(json.loads(draft.folder.read_text(FIGURES)))
+    for name in {name.split("/")[0] for name in draft.folder.files() if name.startswith(f".{MODEL}.")}:
+        draft.folder.clear(name)  # what an attempt that was killed left half-written
+    cluster.connect(recipe.resources.address, recipe.resources.cpus)
+    cluster.check_fits(1, recipe.resources.cpus, 0)
+    progress.note(describe(recipe))
+    source = draft.inputs["model.source"]
+    shards = draft.inputs.get("compress.calibration.shards")
+    with cluster.relay(progress) as mailbox:
+        call = isolate.Call(_compress, (recipe, source, shards, draft.folder, mailbox), cpus=recipe.resources.cpus)
+        [figures] = isolate.run([call], f"compress {recipe.name}")
+    draft.folder.write_text(FIGURES, json.dumps(figures, indent=2) + "\n")
+    return dict(figures)
+
+
+def describe(recipe: CompressRecipe) -> str:
+    """What is about to be done, in a sentence."""
+    settings = recipe.compress
+    how = settings.algorithm + (
+        f" after smoothquant {settings.smoothquant:g}" if settings.smoothquant is not None else ""
+    )
+    rows = settings.calibration
+    seen = f", calibrated on {rows.samples} x {rows.seq_len} tokens" if rows is not None else ""
+    return f"{settings.scheme} by {how}{seen}; embeddings and output head keep their precision"
+
+
+def _compress(
+    recipe: CompressRecipe, source: Resolved, shards: Resolved | None, folder: Folder, mailbox: Any
+) -> dict[str, Any]:
+    """Runs in its own process: load, quantise, save."""
+    from manta.compress import calibration, quantise
+    from manta.models.formulas import num_parameters
+    from manta.models.load import model_config, model_folder
+
+    started = time.monotonic()
+    settings = recipe.compress
+
+    def report(done: int, total: int) -> None:
+        mailbox.put.remote({"update": {"done": done, "total": total, "unit": "blocks"}})
+
+    rows = None
+    with model_folder(source) as base, folder.staged(MODEL) as target:
+        if settings.calibration is not None and shards is not None:
+            check_vocabulary(Folder(shards.path), Folder(base))
+            rows = calibration.rows(settings.calibration, shards.path, recipe.seed)
+        quantise.quantise(base, target, settings, rows, report)
+        size, base_size = weight_bytes(target), weight_bytes(base)
+        parameters = num_parameters(model_config(str(base)))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "scheme": settings.scheme,
+        "algorithm": settings.algorithm,
+        "parameters": parameters,
+        "size_bytes": size,
+        "base_size_bytes": base_size,
+        "size_ratio": round(size / base_size, 4),
+        "calibration_tokens": 0 if rows is None else int(rows.size),
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+    }
+
+
+def weight_bytes(model: Path) -> int:
+    """Bytes of the safetensors files of a Hugging Face directory."""
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))

@@ -1,0 +1,50 @@
+"""Transformers inside this process: the reference that the serving engine is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from manta.evaluate.engines import Engine
+
+
+def load(model: Path, dtype: str, max_tokens: int) -> Engine:
+    """Load a Hugging Face directory. `max_tokens` needs no preparation here."""
+    del max_tokens
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
+    return Engine(lambda rows: _nll(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
+
+
+def _nll(model: Any, rows: Sequence[Sequence[int]]) -> list[float]:
+    import torch
+
+    sums: list[float] = []
+    for row in rows:
+        tokens = torch.tensor([list(row)])  # (1, seq)
+        with torch.inference_mode():
+            logits = model(input_ids=tokens).logits[0, :-1].float()  # (seq - 1, vocab)
+        sums.append(float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")))
+    return sums
+
+
+def _generate(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
+    import torch
+    from transformers import GenerationConfig
+
+    given = model.generation_config
+    answers = []
+    # One by one: padding would change what a prompt's tokens see, if ever so little.
+    for prompt, limit in zip(prompts, limits, strict=True):
+        # Only where answers end is taken from the model's own settings; sampling is not.
+        greedy = GenerationConfig(
+            do_sample=False, max_new_tokens=limit, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
+        )
+        tokens = torch.tensor([list(prompt)])  # (1, seq)
+        with torch.inference_mode():
+            whole = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=greedy)
+        answers.append(whole[0, tokens.shape[1] :].tolist())
+    return answers

@@ -1,0 +1,140 @@
+"""One model's measurements, made in a process of its own: likelihood of rows, answers to a task, agreement of engines."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from manta.artifact import Resolved
+from manta.data.sample import check_vocabulary, sample_rows
+from manta.errors import InputError
+from manta.evaluate import engines
+from manta.evaluate.perplexity import perplexity
+from manta.evaluate.recovery import relative_gap
+from manta.schema import EvaluateRecipe
+from manta.storage import Folder
+from manta.tasks import TASKS, conversation, examples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SPLIT = "validation"
+GAP_ROWS = 8  # rows that both engines score: wrong packing moves perplexity by far more than their noise
+
+
+class Questions(NamedTuple):
+    """Task examples as one model is asked them. `limits` are the new tokens that each answer may have."""
+
+    prompts: list[list[int]]
+    limits: list[int]
+    references: list[str]
+
+
+def measure(
+    recipe: EvaluateRecipe, role: str, source: Resolved, inputs: dict[str, Resolved], folder: Folder, mailbox: Any
+) -> None:
+    """Measure `source` and write the outcome to `file_of(role)` in the folder: see `_measure` for what it holds."""
+    from manta.models.load import model_folder
+
+    def note(text: str) -> None:
+        mailbox.put.remote({"note": f"{role}: {text}"})
+
+    started = time.monotonic()
+    with model_folder(source) as model:
+        outcome = _measure(recipe, model, inputs, note)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    outcome["seconds"] = round(time.monotonic() - started, 1)
+    outcome["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
+    folder.write_text(file_of(role), json.dumps(outcome))
+
+
+def file_of(role: str) -> str:
+    """Where a model's measurements wait for the other's: a run that broke off does not repeat them."""
+    return f"work/{role}.json"
+
+
+def _measure(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], note: Any) -> dict[str, Any]:
+    """{nll, tokens: per row; predictions, references: per example; engine_gap: float or None}."""
+    from transformers import AutoTokenizer
+
+    settings = recipe.evaluate
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    rows = _rows(recipe, model, inputs)
+    asked = _questions(recipe, model, tokenizer, inputs)
+    longest = max(
+        [0, *map(len, rows)] + [len(prompt) + limit for prompt, limit in zip(asked.prompts, asked.limits, strict=True)]
+    )
+    engine = engines.load(settings.engine, model, settings.dtype, longest)
+    note(f"loaded into {settings.engine}")
+    nll = engine.nll(rows) if len(rows) else []
+    tokens = [len(row) - 1 for row in rows]
+    if nll:
+        note(f"perplexity {perplexity(nll, tokens):.4g} over {sum(tokens):,} tokens")
+    answers = engine.generate(asked.prompts, asked.limits) if asked.prompts else []
+    if answers:
+        note(f"{len(answers)} {recipe.evaluate.task.name if recipe.evaluate.task else ''} answers")
+    gap = _engine_gap(recipe, model, rows[:GAP_ROWS], nll[:GAP_ROWS])
+    decode = TASKS[settings.task.name].decode if settings.task is not None else None
+    return {
+        "nll": nll,
+        "tokens": tokens,
+        "predictions": [decode(tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers if decode],
+        "references": asked.references,
+        "engine_gap": gap,
+    }
+
+
+def _rows(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved]) -> list[list[int]]:
+    if not recipe.evaluate.perplexity_rows or "data.shards" not in inputs:
+        return []
+    shards = Folder(inputs["data.shards"].path)
+    check_vocabulary(shards, Folder(model))
+    sample: np.ndarray = sample_rows(shards, SPLIT, recipe.evaluate.perplexity_rows, recipe.seed)
+    rows: list[list[int]] = sample.tolist()
+    return rows
+
+
+def _questions(recipe: EvaluateRecipe, model: Path, tokenizer: Any, inputs: dict[str, Resolved]) -> Questions:
+    """The task's examples, put through this model's own chat template."""
+    settings = recipe.evaluate.task
+    if settings is None or not recipe.evaluate.task_samples or "data.examples" not in inputs:
+        return Questions([], [], [])
+    task = TASKS[settings.name]
+    found = examples.read(inputs["data.examples"].path, SPLIT, recipe.data.validation_fraction)
+    chosen = examples.choose(found, recipe.evaluate.task_samples)
+    texts = [
+        conversation.render(task.question(example, tokenizer, settings), tokenizer, answering=True)
+        for example in chosen
+    ]
+    prompts = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    positions = json.loads((model / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    return Questions(
+        prompts, limits(prompts, positions, task.max_new_tokens(settings)), [task.reference(e) for e in chosen]
+    )
+
+
+def limits(prompts: Sequence[Sequence[int]], positions: int, wanted: int) -> list[int]:
+    """How many new tokens each prompt may get: `wanted`, or as many as the model has positions left.
+
+    Raises InputError for a prompt that leaves none.
+    """
+    longest = max(map(len, prompts))
+    if longest >= positions:
+        raise InputError(
+            f"evaluate.task: a question has {longest} tokens and the model takes {positions}, so no answer fits: "
+            "lower evaluate.task.max_input_tokens, or leave such examples out"
+        )
+    return [min(wanted, positions - len(prompt)) for prompt in prompts]
+
+
+def _engine_gap(recipe: EvaluateRecipe, model: Path, rows: list[list[int]], nll: list[float]) -> float | None:
+    """How far the serving engine's perplexity is from that of transformers in float32 for the same files, relatively."""
+    if recipe.evaluate.engine == "transformers" or recipe.gate.engine_gap is None or not rows:
+        return None
+    tokens = [len(row) - 1 for row in rows]
+    reference = engines.load("transformers", model, "float32", max(map(len, rows)))
+    return relative_gap(perplexity(nll, tokens), perplexity(reference.nll(rows), tokens))

@@ -1,0 +1,183 @@
+"""The evaluate stage: measures a model and its base alike, says how much was kept, and refuses what is too little."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from manta import cluster, isolate
+from manta.artifact import Artifact, Draft, Resolved
+from manta.errors import GateRefused, InputError
+from manta.evaluate import recovery
+from manta.evaluate.measure import SPLIT, file_of, measure
+from manta.evaluate.perplexity import perplexity
+from manta.evaluate.scores import score
+from manta.progress import Progress
+from manta.schema import EvaluateRecipe
+from manta.storage import Folder
+
+ROLES = {"model": "model.source", "base": "model.base"}
+SCORES = "scores.json"
+
+
+def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
+    """Raise InputError for an evaluation that measures nothing, a gate it cannot feed, or data that does not fit."""
+    settings, gate = recipe.evaluate, recipe.gate
+    rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
+    if rows and recipe.data.shards is None:
+        raise InputError(
+            "evaluate.perplexity_rows needs rows: set data.shards, or evaluate.perplexity_rows=0 to skip perplexity"
+        )
+    if task != (recipe.data.examples is not None):
+        raise InputError(
+            "data.examples and evaluate.task go together: set both (and evaluate.task_samples above 0), or neither"
+        )
+    if not rows and not task:
+        raise InputError("nothing to evaluate: set data.shards (perplexity) or data.examples and evaluate.task (score)")
+    for figure, measured in (("perplexity_recovery", rows), ("score_recovery", task)):
+        if getattr(gate, figure) is not None and not (measured and recipe.model.base):
+            needed = "data.shards" if figure == "perplexity_recovery" else "evaluate.task"
+            raise InputError(
+                f"gate.{figure} = {getattr(gate, figure):g} cannot be measured: set model.base and {needed}"
+            )
+    if rows:
+        _check_rows(inputs)
+    if task:
+        from manta.tasks import examples
+
+        if not examples.read(inputs["data.examples"].path, SPLIT, recipe.data.validation_fraction):
+            raise InputError(
+                f"data.examples = {recipe.data.examples!r} holds no validation examples: raise data.validation_fraction, "
+                "to the same as in the fine-tuning recipe"
+            )
+
+
+def _check_rows(inputs: dict[str, Resolved]) -> None:
+    from manta.data.sample import check_vocabulary
+    from manta.data.shards import load_index
+    from manta.models.load import model_config, model_url
+
+    shards = inputs["data.shards"]
+    index = load_index(shards.path)
+    if not index.rows(SPLIT):
+        raise InputError(
+            f"data.shards = {shards.ref!r} has no {SPLIT} rows: prepare it with a larger data.validation_fraction"
+        )
+    for role in ROLES.values():
+        if role not in inputs or inputs[role].kind == "package":  # packages are unpacked later, and checked then
+            continue
+        url = model_url(inputs[role])
+        positions = model_config(url).get("max_position_embeddings")
+        if positions is not None and index.seq_len > positions:
+            raise InputError(
+                f"data.shards = {shards.ref!r}: its rows have {index.seq_len} tokens, {role} = {inputs[role].ref!r} takes {positions}: "
+                f"prepare rows with data.seq_len={positions}"
+            )
+        check_vocabulary(Folder(shards.path), Folder(url))
+
+
+def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
+    """Write scores.json (figures with intervals, every prediction) and return the figures, `passed` among them."""
+    models = {name: draft.inputs[role] for name, role in ROLES.items() if role in draft.inputs}
+    left = [name for name in models if not draft.folder.exists(file_of(name))]
+    if left:
+        cluster.connect(recipe.resources.address, recipe.resources.cpus)
+        cluster.check_fits(1, recipe.resources.cpus, 0)
+        # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core.
+        share = max(1, recipe.resources.cpus // len(models))
+        with cluster.relay(progress) as mailbox:
+            calls = [
+                isolate.Call(
+                    measure,
+                    (recipe, name, models[name], draft.inputs, draft.folder, mailbox),
+                    cpus=share,
+                    memory=memory_bytes(models[name]),
+                )
+                for name in left
+            ]
+            isolate.run(calls, f"evaluate {recipe.name}")
+    measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models}
+    report = summarise(recipe, measured)
+    report["models"] = {name: {"ref": item.ref, "fingerprint": item.fingerprint} for name, item in models.items()}
+    draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report["figures"] | {
+        "seconds": sum(outcome["seconds"] for outcome in measured.values()),
+        "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in measured.values()),
+    }
+
+
+def memory_bytes(model: Resolved) -> int:
+    """What measuring a model takes at most: its weights in both engines (float32 in one), and the engines themselves."""
+    from manta.models.load import model_url
+
+    weights = 0 if model.kind == "package" else Folder(model_url(model)).size()
+    return 4 * weights + (2 << 30)
+
+
+def summarise(recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Figures, intervals and single results from the measurements of "model" and, if it was measured, "base"."""
+    model, base = measured["model"], measured.get("base")
+    figures: dict[str, Any] = {}
+    report: dict[str, Any] = {"figures": figures, "intervals": {}}
+    if model["nll"]:
+        _add_perplexity(report, model, base, recipe.seed)
+    if model["predictions"]:
+        assert recipe.evaluate.task is not None
+        _add_score(report, recipe.evaluate.task.name, model, base, recipe.seed)
+    figures["engine_gap"] = model["engine_gap"]
+    if base is not None:
+        figures["base_engine_gap"] = base["engine_gap"]
+    figures["gate"] = recipe.gate.model_dump(mode="json", exclude_none=True)
+    figures["missed"] = recovery.missed(recipe.gate, figures)
+    figures["passed"] = not figures["missed"]
+    return report
+
+
+def _add_perplexity(report: dict[str, Any], model: dict[str, Any], base: dict[str, Any] | None, seed: int) -> None:
+    figures, intervals, tokens = report["figures"], report["intervals"], model["tokens"]
+    figures["perplexity"] = perplexity(model["nll"], tokens)
+    figures["perplexity_tokens"] = sum(tokens)
+    intervals["perplexity"] = recovery.perplexity_interval(model["nll"], tokens, seed)
+    report["nll"] = {"model": model["nll"], "tokens": tokens}
+    if base is not None:
+        figures["base_perplexity"] = perplexity(base["nll"], tokens)
+        figures["perplexity_recovery"] = recovery.perplexity_recovery(figures["perplexity"], figures["base_perplexity"])
+        intervals["perplexity_recovery"] = recovery.perplexity_recovery_interval(
+            model["nll"], base["nll"], tokens, seed
+        )
+        report["nll"]["base"] = base["nll"]
+
+
+def _add_score(
+    report: dict[str, Any], task: str, model: dict[str, Any], base: dict[str, Any] | None, seed: int
+) -> None:
+    figures, intervals = report["figures"], report["intervals"]
+    scored = score(task, model["predictions"], model["references"])
+    figures["score"] = scored.score
+    figures["task_samples"] = len(scored.each)
+    intervals["score"] = recovery.score_interval(scored.each, seed)
+    report["task"] = {"name": task, "figures": scored.figures}
+    rows = [
+        {"reference": wanted, "prediction": answer, "score": points}
+        for wanted, answer, points in zip(model["references"], model["predictions"], scored.each, strict=True)
+    ]
+    if base is not None:
+        bases = score(task, base["predictions"], base["references"])
+        figures["base_score"] = bases.score
+        figures["score_recovery"] = recovery.score_recovery(scored.score, bases.score)
+        intervals["score_recovery"] = recovery.score_recovery_interval(scored.each, bases.each, seed)
+        report["task"]["base_figures"] = bases.figures
+        for row, answer, points in zip(rows, base["predictions"], bases.each, strict=True):
+            row |= {"base_prediction": answer, "base_score": points}
+    report["examples"] = rows
+
+
+def verdict(recipe: EvaluateRecipe, artifact: Artifact) -> None:
+    """Raise GateRefused if the evaluated model missed a figure of its gate; also when it was evaluated earlier."""
+    misses = artifact.metrics["missed"]
+    if misses:
+        listed = "\n  ".join(misses)
+        raise GateRefused(
+            f"{recipe.model.source} is refused:\n  {listed}\n"
+            f"compress it more gently (compress.algorithm, compress.smoothquant, more calibration rows) or lower the gate; details: {artifact.folder.url}/{SCORES}"
+        )

@@ -1,0 +1,65 @@
+"""Work that gets a process of its own on the cluster: engines that never give memory back, or that must start afresh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from manta.errors import MantaError, StageFailed
+
+
+@dataclass(frozen=True)
+class Call:
+    """A module-level function with its arguments, the CPUs it may use (threads included), and its environment."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    cpus: int
+    memory: int = 0  # bytes it will need at most; Ray waits until a node has them free
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run(calls: Sequence[Call], what: str) -> list[Any]:
+    """Run each call once in a fresh process and return the results in order; as many at a time as the cluster has room for.
+
+    The processes end with their calls. Raises the MantaError that a call raised, or StageFailed with the reason (`what`
+    names the work). An interruption ends the processes.
+    """
+    import ray
+
+    references = [_start(call) for call in calls]
+    try:
+        return list(ray.get(references))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, MantaError):
+            raise error.cause from None
+        raise StageFailed(f"{what} failed: {type(error.cause).__name__}: {error.cause}\n{error}") from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise StageFailed(
+            f"{what} ran out of memory and was ended: free some, or use a machine with more\n{error}"
+        ) from error
+    except ray.exceptions.RayError as error:
+        raise StageFailed(f"{what} failed, its process died: {error}") from error
+    finally:
+        for reference in references:
+            ray.cancel(reference, force=True)  # does nothing to those that are done
+
+
+def _start(call: Call) -> Any:
+    import ray
+
+    # Threads that wait by spinning take the core from whoever has work: three times the CPU time on a busy machine.
+    environment = {"OMP_NUM_THREADS": str(call.cpus), "OMP_WAIT_POLICY": "PASSIVE", **call.environment}
+    # Nodes that share out less memory than a call wants must still take it, alone: asking for more than any has would
+    # wait for ever.
+    largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    options = {
+        "num_cpus": call.cpus,
+        "memory": min(call.memory, int(largest)) or None,
+        # An environment of its own: Ray starts a process for it, and never hands it one that has imported other engines.
+        "runtime_env": {"env_vars": environment},
+        "max_calls": 1,
+        "max_retries": 1,
+    }
+    return ray.remote(**options)(call.function).remote(*call.arguments)
