@@ -154,7 +154,9 @@ def test_the_merged_model_answers_like_base_and_adapter(base: Path, lora: tuple[
     assert json.loads((folder / "model/config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
 
 
-def test_the_adapter_names_no_place_and_is_the_same_every_time(base: Path, lora: tuple[Any, Path], tmp_path: Path) -> None:
+def test_the_adapter_names_no_place_and_is_the_same_every_time(
+    base: Path, lora: tuple[Any, Path], tmp_path: Path
+) -> None:
     model, folder = lora
     settings = Adapt(method="lora", rank=4, alpha=12.0)
     write({"adapter": adapt.export(model, cpu_state(model), settings, base)["adapter"]}, tmp_path)
