@@ -43,7 +43,7 @@ def test_time_left_is_counted_from_the_first_update(monkeypatch) -> None:
     """Starting engines is not work: ten seconds a step after a minute's start means ten seconds a step."""
     from manta import progress as module
 
-    clock = iter([0.0, 60.0, 70.0])
+    clock = iter([10.0, 70.0, 80.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
     progress = Progress(as_json=True, stream=stream)
