@@ -38,7 +38,7 @@ class Check:
 def examine(address: str | None = None) -> list[Check]:
     """All checks of this machine, and of the cluster at `address` if one is given. Starts nothing."""
     checks = [_python(), *_engines(), _vllm()]
-    for check in (_torchvision, _gpus, _memory, _shared_memory, _disk, _open_files, _deepspeed_op):
+    for check in (_torchvision, _gpus, _bf16, _memory, _shared_memory, _disk, _open_files, _deepspeed_op):
         checks.append(check())
     if address:
         checks.append(_cluster(address))
@@ -112,6 +112,14 @@ def _gpus() -> Check:
         True,
         f"{info['cores']} cores ({info.get('cpu', 'unknown')}), {len(info['gpus'])} GPUs {info['gpus'] or ''}".rstrip(),
     )
+
+
+def _bf16() -> Check:
+    """bf16 arithmetic: in hardware on GPUs and on processors with AVX512-BF16 or AMX, else emulated, 3-5x slower than fp32."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    ok = _has_gpu() or "avx512_bf16" in flags or "amx_bf16" in flags
+    remedy = "set optimizer.precision=fp32, evaluate.dtype=float32 and serve.dtype=float32 here"
+    return Check("bf16", True, "in hardware" if ok else f"emulated, slower than fp32: {remedy}")
 
 
 def _memory() -> Check:
