@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from manta import recipe as recipes
+from manta.artifact import Resolved
 from manta.data.shards import load_index
 from manta.errors import InputError
 from manta.progress import Progress
@@ -90,6 +91,20 @@ def test_examples_longer_than_the_model_are_refused(tokenizer_folder: Path, tmp_
         InputError, match=r"task.max_tokens = 2048: the longest example has \d+ tokens, the model takes 512"
     ):
         rows.write(recipe(max_tokens=2048), str(file), tokenizer_folder, Folder(tmp_path / "rows"), silent)
+
+
+def test_a_model_without_a_chat_template_is_refused_before_anything_starts(pairs: str, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "tokenizer_config.json").write_text("{}")
+    inputs = {
+        "data.examples": Resolved("data.examples", pairs, "file", pairs, "", ""),
+        "model.source": Resolved("model.source", "base", "directory", str(model), "", ""),
+    }
+    with pytest.raises(InputError, match="has no chat template"):
+        rows.check(recipe(), inputs)
+    (model / "chat_template.jinja").write_text("...")
+    rows.check(recipe(), inputs)
 
 
 def test_statistics_count_learnt_tokens_without_padding() -> None:

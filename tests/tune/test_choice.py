@@ -3,7 +3,12 @@
 import io
 import json
 
+import pytest
+
+from manta import recipe as recipes
+from manta.errors import InputError
 from manta.progress import Progress
+from manta.schema import TuneRecipe
 from manta.tune import board, sweep
 
 
@@ -54,3 +59,21 @@ def test_the_board_adds_up_what_trials_report() -> None:
     assert events[-1] | {"seconds_left": None} == {
         "event": "progress", "stage": "", "done": 4.0, "total": 4, "unit": "trials", "seconds_left": None, "best": 2.0,
     }  # fmt: skip
+
+
+def test_an_unknown_metric_is_refused_before_anything_starts() -> None:
+    recipe = recipes.validate(
+        {
+            "kind": "tune",
+            "name": "sweep",
+            "data": {"examples": "shards"},
+            "model": {"source": "base"},
+            "task": {"name": "chat"},
+            "batch": {"samples": 8},
+            "stop": {"steps": 3},
+            "search": {"space": {"optimizer.lr": {"uniform": [0.1, 0.2]}}, "metric": "valdation_loss"},
+        }
+    )
+    assert isinstance(recipe, TuneRecipe)
+    with pytest.raises(InputError, match=r"search.metric = 'valdation_loss': choose one of validation_loss"):
+        sweep.check(recipe, {})
