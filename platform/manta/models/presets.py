@@ -12,7 +12,7 @@ from manta.schema import NewModel
 PRESETS: dict[str, dict[str, Any]] = {
     "llama-tiny": {"hidden_size": 64, "intermediate_size": 192, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "max_position_embeddings": 1024, "tie_embeddings": True},
     "llama-7m": {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8, "num_kv_heads": 4, "max_position_embeddings": 1024, "tie_embeddings": True},
-    "llama-30m": {"hidden_size": 448, "intermediate_size": 1216, "num_layers": 10, "num_heads": 7, "num_kv_heads": 7, "max_position_embeddings": 2048, "tie_embeddings": True},
+    "llama-30m": {"hidden_size": 448, "intermediate_size": 1088, "num_layers": 10, "num_heads": 7, "num_kv_heads": 7, "max_position_embeddings": 2048, "tie_embeddings": True},
     "llama-135m": {"hidden_size": 576, "intermediate_size": 1536, "num_layers": 30, "num_heads": 9, "num_kv_heads": 3, "max_position_embeddings": 2048, "tie_embeddings": True},
     "llama-1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_layers": 22, "num_heads": 32, "num_kv_heads": 4, "max_position_embeddings": 2048, "tie_embeddings": False},
     "llama-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_layers": 32, "num_heads": 32, "num_kv_heads": 32, "max_position_embeddings": 4096, "tie_embeddings": False},

@@ -1,0 +1,56 @@
+"""The causal language modelling loss against a value worked out by hand and against Transformers' own."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from manta.models.build import build
+from manta.models.presets import config
+from manta.objectives import OBJECTIVES
+from manta.schema import NewModel
+
+loss_of, scored_of = OBJECTIVES["clm"]
+
+
+def fixed_model(logits: torch.Tensor):
+    return lambda input_ids, use_cache: SimpleNamespace(logits=logits)
+
+
+def test_against_a_value_by_hand() -> None:
+    """Two predictions: p(1 | 0) = 1/4 by logits (0, 0, ln 2), p(2 | 0, 1) = 2/3 by logits (0, -inf, ln 2)."""
+    logits = torch.tensor([[[0.0, 0.0, math.log(2)], [0.0, -math.inf, math.log(2)], [9.0, 9.0, 9.0]]])
+    loss, scored = loss_of(fixed_model(logits), {"input_ids": torch.tensor([[0, 1, 2]])})
+    assert float(loss) == pytest.approx(math.log(4) + math.log(3 / 2), rel=1e-6)
+    assert int(scored) == 2
+
+
+def test_positions_marked_unscored_do_not_count() -> None:
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    input_ids = torch.randint(0, 7, (2, 5), generator=torch.Generator().manual_seed(1))
+    labels = input_ids.clone()
+    labels[0, :3] = -100
+    loss, scored = loss_of(fixed_model(logits), {"input_ids": input_ids, "labels": labels})
+    by_hand = -torch.log_softmax(logits, -1)[:, :-1].gather(-1, input_ids[:, 1:, None])[..., 0]
+    assert int(scored) == 6
+    assert float(loss) == pytest.approx(float(by_hand[0, 2:].sum() + by_hand[1].sum()), rel=1e-6)
+    assert scored_of({"input_ids": input_ids.numpy(), "labels": labels.numpy()}) == 6
+
+
+def test_counts_without_labels() -> None:
+    assert scored_of({"input_ids": np.zeros((3, 10), np.int32)}) == 27
+
+
+def test_equals_transformers() -> None:
+    model = build(config(NewModel(preset="llama-tiny"), 97, {}), seed=0)
+    input_ids = torch.randint(0, 97, (3, 33), generator=torch.Generator().manual_seed(2))
+    labels = input_ids.clone()
+    labels[1, 10:] = -100
+    with torch.no_grad():
+        loss, scored = loss_of(model, {"input_ids": input_ids, "labels": labels})
+        theirs = model(input_ids=input_ids, labels=labels).loss
+    assert float(loss / scored) == pytest.approx(float(theirs), rel=1e-6)

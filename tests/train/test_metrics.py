@@ -1,0 +1,51 @@
+"""metrics.jsonl: each step exactly once, also after a resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manta.storage import Folder
+from manta.train.metrics import FILE, Metrics, read
+
+
+def test_lines_and_last(tmp_path: Path) -> None:
+    metrics = Metrics(Folder(tmp_path), 0, 0)
+    metrics.add("train", 1, loss=3.0)
+    metrics.add("train", 2, loss=2.0)
+    metrics.add("validation", 2, loss=2.5)
+    assert read(Folder(tmp_path)) == [  # readable while the run goes on
+        {"step": 1, "kind": "train", "loss": 3.0},
+        {"step": 2, "kind": "train", "loss": 2.0},
+        {"step": 2, "kind": "validation", "loss": 2.5},
+    ]
+    assert metrics.last["train"]["loss"] == 2.0
+    metrics.close()
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_resume_cuts_off_what_will_be_trained_again(tmp_path: Path) -> None:
+    first = Metrics(Folder(tmp_path), 0, 0)
+    for step in range(1, 8):
+        first.add("train", step, loss=1.0 / step)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"step": 8, "ki')  # the kill came in the middle of a line
+    second = Metrics(Folder(tmp_path), 5, 5)
+    assert second.lines == 5
+    assert second.last["train"]["step"] == 5
+    second.add("train", 6, loss=0.5)
+    assert [line["step"] for line in read(Folder(tmp_path))] == [1, 2, 3, 4, 5, 6]
+    assert len((tmp_path / FILE).read_text().splitlines()) == 6
+
+
+def test_a_fresh_start_forgets_an_attempt_without_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"step": 1, "kind": "train", "loss": 1.0}) + "\n")
+    assert Metrics(Folder(tmp_path), 0, 0).lines == 0
+    assert read(Folder(tmp_path)) == []
+
+
+def test_fewer_lines_than_the_checkpoint_knows_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="has 0 lines, the checkpoint of step 5 was written after 5"):
+        Metrics(Folder(tmp_path), 5, 5)
