@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from manta.schema import CompressSettings
+    from manta.sections import CompressSettings
 
 KEPT = ["lm_head"]
 WEIGHTS = ("model.safetensors", "model-", "pytorch_model")  # file names of a Hugging Face directory's weights

@@ -1,0 +1,60 @@
+"""The compress stage without an engine: its recipe's rules and what it refuses beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manta import recipe as recipes
+from manta.artifact import Resolved
+from manta.compress import quantise
+from manta.compress import run as stage
+from manta.errors import InputError, RecipeError
+from manta.schema import CompressRecipe
+
+RECIPE: dict[str, Any] = {
+    "kind": "compress",
+    "name": "small",
+    "model": {"source": "big"},
+    "compress": {"calibration": {"shards": "shards"}},
+}
+
+
+def recipe_of(*overrides: str) -> CompressRecipe:
+    made = recipes.validate(recipes.override(RECIPE, overrides))
+    assert isinstance(made, CompressRecipe)
+    return made
+
+
+def test_rows_are_asked_for_exactly_where_they_are_looked_at() -> None:
+    assert quantise.needs_rows(recipe_of().compress)
+    assert quantise.needs_rows(recipe_of("compress.algorithm=rtn", "compress.smoothquant=0.5").compress)
+    assert not quantise.needs_rows(recipe_of("compress.algorithm=rtn", "compress.calibration=null").compress)
+    with pytest.raises(RecipeError, match=r"set compress\.calibration\.shards"):
+        recipe_of("compress.calibration=null")
+    with pytest.raises(RecipeError, match=r"set compress\.calibration=null"):
+        recipe_of("compress.algorithm=rtn")
+
+
+def test_every_choice_of_the_schema_has_its_function() -> None:
+    fields = type(recipe_of().compress).model_fields
+    assert set(quantise.ALGORITHMS) == set(fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
+    assert set(quantise.SCHEMES) == set(fields["scheme"].annotation.__args__)  # type: ignore[union-attr]
+
+
+def test_a_quantised_model_is_not_quantised_again(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "compressed-tensors"}}))
+    source = Resolved("model.source", "big", "directory", str(tmp_path), "0", "0")
+    with pytest.raises(InputError, match="quantised already"):
+        stage.check(recipe_of("compress.algorithm=rtn", "compress.calibration=null"), {"model.source": source})
+
+
+def test_the_sentence_before_the_work_names_what_is_done() -> None:
+    said = stage.describe(recipe_of("compress.smoothquant=0.8", "compress.calibration.samples=16"))
+    assert (
+        said
+        == "w8a8 by gptq after smoothquant 0.8, calibrated on 16 x 256 tokens; embeddings and output head keep their precision"
+    )

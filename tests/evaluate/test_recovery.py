@@ -1,0 +1,89 @@
+"""Recovery, its bootstrap intervals and the gate, against hand-computed and theoretical values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from manta.evaluate import recovery
+from manta.sections import Gate
+
+
+def test_recovery_is_100_for_the_base_itself_and_falls_with_loss() -> None:
+    assert recovery.perplexity_recovery(20.0, 20.0) == 100.0
+    assert recovery.perplexity_recovery(25.0, 20.0) == pytest.approx(80.0)
+    assert recovery.score_recovery(30.0, 40.0) == pytest.approx(75.0)
+    assert recovery.score_recovery(30.0, 0.0) is None
+
+
+def test_interval_of_a_mean_is_the_one_of_theory() -> None:
+    """The middle 95% of a mean of n draws are about 2 x 1.96 s / sqrt(n) wide."""
+    each = np.random.default_rng(1).normal(50, 10, size=400)
+    low, high = recovery.score_interval(each.tolist(), seed=0) or (0.0, 0.0)
+    assert low < each.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * each.std() / math.sqrt(400), rel=0.15)
+
+
+def test_intervals_repeat_for_a_seed_and_differ_between_seeds() -> None:
+    each = [1.0, 5.0, 2.0, 8.0, 3.0]
+    assert recovery.score_interval(each, seed=3) == recovery.score_interval(each, seed=3)
+    assert recovery.score_interval(each, seed=3) != recovery.score_interval(each, seed=4)
+
+
+def test_models_are_resampled_together() -> None:
+    """A loss that is the same on every row leaves no doubt, however much the rows themselves differ."""
+    base, tokens = [10.0, 90.0, 45.0, 300.0], [10, 10, 10, 10]
+    nll = [value + 10 * math.log(2) for value in base]
+    low, high = recovery.perplexity_recovery_interval(nll, base, tokens, seed=0) or (0.0, 0.0)
+    assert low == pytest.approx(50.0)
+    assert high == pytest.approx(50.0)
+    wide_low, wide_high = recovery.perplexity_interval(nll, tokens, seed=0) or (0.0, 0.0)
+    assert wide_high > 10 * wide_low
+
+
+def test_interval_weighs_rows_by_their_tokens() -> None:
+    """Of two rows, drawn with repetition, the extreme draws are each row twice: perplexities 2 and 8."""
+    low, high = recovery.perplexity_interval([1 * math.log(2), 3 * math.log(8)], [1, 3], seed=0) or (0.0, 0.0)
+    assert low == pytest.approx(2.0)
+    assert high == pytest.approx(8.0)
+
+
+def test_a_base_without_a_point_has_no_interval() -> None:
+    assert recovery.score_recovery_interval([1.0, 2.0], [0.0, 0.0], seed=0) is None
+
+
+def test_relative_gap() -> None:
+    assert recovery.relative_gap(11.0, 10.0) == pytest.approx(0.1)
+    assert recovery.relative_gap(math.inf, 10.0) == math.inf
+    assert recovery.relative_gap(10.0, math.nan) == math.inf
+
+
+GATE = Gate(perplexity_recovery=95.0, score_recovery=90.0)
+
+
+def test_gate_passes_at_exactly_its_figures() -> None:
+    figures = {"perplexity_recovery": 95.0, "score_recovery": 90.0, "engine_gap": 0.05, "base_engine_gap": 0.0}
+    assert recovery.missed(GATE, figures) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"perplexity_recovery": 94.99}, "perplexity_recovery is 94.99%"),
+        ({"perplexity_recovery": math.nan}, "perplexity_recovery"),
+        ({"score_recovery": 89.0}, "score_recovery is 89.00%"),
+        ({"score_recovery": None}, "could not be measured"),
+        ({"engine_gap": 0.06}, "disagree on this model"),
+        ({"base_engine_gap": math.inf}, "disagree on the base"),
+    ],
+)
+def test_gate_refuses_each_figure_that_is_missed(change: dict[str, float | None], named: str) -> None:
+    figures = {"perplexity_recovery": 99.0, "score_recovery": 99.0, "engine_gap": 0.0, "base_engine_gap": 0.0}
+    [miss] = recovery.missed(GATE, figures | change)
+    assert named in miss
+
+
+def test_figures_that_no_gate_asks_for_are_not_judged() -> None:
+    assert recovery.missed(Gate(engine_gap=None), {"perplexity_recovery": 1.0, "engine_gap": 9.0}) == []
