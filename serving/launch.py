@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manta import artifact as artifacts
+from manta import cluster
 from manta.artifact import Resolved
 from manta.errors import GateRefused, InputError
 from manta.schema import ServeRecipe
@@ -71,7 +72,8 @@ def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, p
         model=folder,
         fingerprint=model.fingerprint,
         host=settings.host,
-        port=take_port(settings.host, settings.port),
+        # On a cluster the port is Serve's business, whose proxies may hold it already.
+        port=settings.port if settings.port and is_remote(recipe) else take_port(settings.host, settings.port),
         key_hashes=keys,
         max_model_len=settings.max_model_len,
         dtype=settings.dtype,
@@ -84,6 +86,11 @@ def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, p
         gpus=resources.gpus_per_replica,
         seed=recipe.seed,
     )
+
+
+def is_remote(recipe: ServeRecipe) -> bool:
+    """Whether the endpoint goes to a running cluster instead of a Ray that is started on this machine."""
+    return recipe.resources.address is not None or cluster.in_job() or "RAY_ADDRESS" in os.environ
 
 
 def model_folder(model: Resolved) -> str:

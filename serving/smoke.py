@@ -13,7 +13,7 @@ from manta.errors import StageFailed
 from manta.progress import Progress
 from manta.schema import Recipe, ServeRecipe
 from serving import launch as launches
-from serving import run as running
+from serving.deploy import endpoint
 
 MAX_TOKENS = 48
 TRANSCRIPT = "transcript.json"
@@ -34,16 +34,16 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     """
     assert isinstance(recipe, ServeRecipe)
     questions = recipe.serve.smoke or [DEFAULT_QUESTION]
-    with running.endpoint(recipe, progress, draft.inputs) as endpoint:
+    with endpoint(recipe, progress, draft.inputs) as running:
         progress.note(
-            f"ready after {endpoint.ready_seconds:.1f} s: asking {len(questions)} question(s) at {endpoint.url}/v1"
+            f"ready after {running.ready_seconds:.1f} s: asking {len(questions)} question(s) at {running.url}/v1"
         )
         transcript, first_token_ms, tokens, seconds = [], [], 0, 0.0
-        with _client(recipe, endpoint.url) as client:
+        with _client(recipe, running.url) as client:
             _expect_model(client, recipe.name)
             for number, question in enumerate(questions, 1):
                 started = time.monotonic()
-                entry = _ask(client, endpoint.launch, recipe.name, question)
+                entry = _ask(client, running.launch, recipe.name, question)
                 seconds += time.monotonic() - started
                 tokens += entry["completion_tokens"]
                 transcript.append(entry)
@@ -54,7 +54,7 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
         "answers": len(transcript),
         "question": transcript[0]["question"],
         "answer": transcript[0]["answer"],
-        "ready_seconds": round(endpoint.ready_seconds, 1),
+        "ready_seconds": round(running.ready_seconds, 1),
         "first_token_ms": round(statistics.median(first_token_ms), 1),
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1),

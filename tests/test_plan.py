@@ -14,7 +14,7 @@ from manta import plan
 from manta import recipe as recipes
 from manta.errors import InputError
 from manta.models import presets
-from manta.schema import NewModel
+from manta.sections import NewModel
 
 PRETRAIN: dict[str, Any] = {"kind": "pretrain", "name": "base", "data": {"shards": "shards"}, "batch": {"samples": 16}, "stop": {"tokens": 1_000_000}}
 FINETUNE: dict[str, Any] = {

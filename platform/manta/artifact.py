@@ -17,7 +17,8 @@ from typing import Any
 from manta import __version__
 from manta import recipe as recipes
 from manta.errors import InputError, StageFailed
-from manta.schema import Input, Recipe
+from manta.schema import Recipe
+from manta.sections import Input
 from manta.storage import Folder
 
 MANIFEST = "manifest.json"

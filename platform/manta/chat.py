@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -25,13 +26,13 @@ def chat(
     """Read lines from stdin and stream the answers to stdout, until /quit or the end of input. Returns the exit code.
 
     `target` is an endpoint's URL, or an artifact or Hugging Face directory to serve meanwhile. `key` is the endpoint's
-    API key, `model` one of its models (its first, if none is named), `system` a first message that sets the tone.
+    API key (none: that of $MANTA_API_KEY), `model` one of its models (its first, if none is named), `system` a first message that sets the tone.
     Raises InputError when nothing answers at the URL or it refuses, StageFailed when it breaks off.
     """
     with _endpoint(target) as url, _explained(url):
         from openai import OpenAI
 
-        client = OpenAI(base_url=f"{url}/v1", api_key=key or "none", max_retries=1)
+        client = OpenAI(base_url=f"{url}/v1", api_key=key or os.environ.get("MANTA_API_KEY") or "none", max_retries=1)
         named = model or next(iter(client.models.list())).id
         _talk(client, named, system, {"max_tokens": max_tokens, "temperature": temperature}, sys.stdin, sys.stdout)
     return 0
@@ -59,7 +60,8 @@ def _talk(client: Any, model: str, system: str | None, settings: dict[str, Any],
         if not said:
             continue
         history.append({"role": "user", "content": said})
-        history.append({"role": "assistant", "content": _answer(client, model, history, settings, out)})
+        answer = _fitting_answer(client, model, history, len(start), settings, out)
+        history.append({"role": "assistant", "content": answer})
     if person:
         _write(out, "\n")
 
@@ -67,6 +69,21 @@ def _talk(client: Any, model: str, system: str | None, settings: dict[str, Any],
 def _write(out: TextIO, text: str) -> None:
     out.write(text)
     out.flush()
+
+
+def _fitting_answer(
+    client: Any, model: str, history: list[dict[str, str]], keep: int, settings: dict[str, Any], out: TextIO
+) -> str:
+    """Answer the last message; while the model refuses the whole, forget the oldest turn after the first `keep` messages."""
+    from openai import BadRequestError
+
+    while True:
+        try:
+            return _answer(client, model, history, settings, out)
+        except BadRequestError:
+            if len(history) <= keep + 1:
+                raise
+            del history[keep : keep + 2]
 
 
 def _answer(client: Any, model: str, history: list[dict[str, str]], settings: dict[str, Any], out: TextIO) -> str:
@@ -120,8 +137,9 @@ def _endpoint(target: str) -> Iterator[str]:
     from manta import artifact, cluster
     from manta.progress import Progress
     from manta.recipe import input_refs
-    from manta.schema import ServeModel, ServeRecipe, ServeSettings
-    from serving.run import endpoint
+    from manta.schema import ServeRecipe
+    from manta.sections import ServeModel, ServeSettings
+    from serving.deploy import endpoint
 
     recipe = ServeRecipe(kind="serve", name="chat", model=ServeModel(source=target), serve=ServeSettings(port=0))
     [(ref, marker)] = input_refs(recipe).values()

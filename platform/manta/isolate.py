@@ -34,11 +34,9 @@ def run(calls: Sequence[Call], what: str) -> list[Any]:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MantaError):
             raise error.cause from None
-        raise StageFailed(f"{what} failed: {type(error.cause).__name__}: {error.cause}\n{error}") from error
+        raise StageFailed(f"{what} failed: {type(error.cause).__name__}: {error.cause}") from error
     except ray.exceptions.OutOfMemoryError as error:
-        raise StageFailed(
-            f"{what} ran out of memory and was ended: free some, or use a machine with more\n{error}"
-        ) from error
+        raise StageFailed(f"{what} ran out of memory and was ended: free some, or use a machine with more") from error
     except ray.exceptions.RayError as error:
         raise StageFailed(f"{what} failed, its process died: {error}") from error
     finally:

@@ -7,18 +7,8 @@ from typing import Any
 
 from manta import artifact
 from manta.errors import InputError
-from manta.schema import (
-    CompressRecipe,
-    EvaluateRecipe,
-    FinetuneRecipe,
-    NewModel,
-    PipelineRecipe,
-    PrepareRecipe,
-    PretrainRecipe,
-    Recipe,
-    ServeRecipe,
-    TuneRecipe,
-)
+from manta.schema import CompressRecipe, EvaluateRecipe, FinetuneRecipe, PipelineRecipe, PrepareRecipe, PretrainRecipe, Recipe, ServeRecipe, TuneRecipe
+from manta.sections import NewModel
 
 GIB = 2**30
 # Assumptions, stated in every plan. Rates are useful operations per second (those of formulas.flops_per_token),

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from manta.errors import InputError, Problem, RecipeError
-from manta.schema import KINDS, Input, PipelineRecipe, Recipe
+from manta.schema import KINDS, PipelineRecipe, Recipe
+from manta.sections import Input
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 

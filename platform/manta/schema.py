@@ -1,314 +1,44 @@
-"""The vocabulary of recipes: every section and every kind as a strict schema, nothing optional by accident."""
+"""What kinds of recipe there are: one strict schema each, nothing optional by accident."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
-
-
-@dataclass(frozen=True)
-class Input:
-    """Marks a field that names what another stage left (or a file): part of a run's lineage.
-
-    A bare word is a sibling under the recipe's `output`; anything with a slash is a path or URL; `package:NAME` is a
-    pretrained model that an installed Python package ships.
-    """
-
-    kinds: tuple[str, ...]  # artifact kinds that fit, for the error message
-
-
-Shards = Annotated[str, Input(("prepare",))]
-Examples = Annotated[str, Input(("prepare", "file"))]
-TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "directory"))]
-Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]
-Evaluation = Annotated[str, Input(("evaluate",))]
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-
-
-class Section(BaseModel):
-    """Strict at every depth: unknown keys and loose types are refused, values are never rewritten."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-
-
-# --- prepare ---------------------------------------------------------------------------------------------------------
-
-
-class Source(Section):
-    """Files of one format. `python://stdlib/...` and `python://site-packages/...` name the running interpreter's own."""
-
-    path: str = Field(description="glob on any filesystem, e.g. corpus/**/*.jsonl or python://stdlib/**/*.py")
-    format: Literal["text", "jsonl", "parquet", "docstrings", "package_metadata"]
-    text_column: str = Field("text", description="column that holds the text (jsonl, parquet)")
-    exclude: list[str] = Field([], description="globs of paths to leave out")
-
-
-class Clean(Section):
-    """Rules a document must pass; every drop is counted under the rule's name."""
-
-    unicode: Literal["NFC", "NFKC", "none"] = "NFC"
-    min_chars: NonNegative = 100
-    max_chars: Positive = 200_000
-    min_alpha_fraction: Fraction = Field(0.5, description="letters among the non-space characters")
-    max_repeated_line_fraction: Fraction = Field(0.5, description="lines that repeat an earlier line of the document")
-
-
-class PrepareData(Section):
-    sources: list[Source] = Field(min_length=1)
-    clean: Clean = Clean()
-    dedup: Literal["exact", "none"] = "exact"
-    validation_fraction: Fraction = Field(0.02, description="of documents, chosen by the hash of their text")
-    seq_len: Positive = Field(512, description="tokens per row")
-    shard_tokens: Positive = Field(1_048_576, description="tokens a shard aims for")
-    examples: Literal["none", "docstring_summary"] = Field(
-        "none", description="supervised pairs to extract: docstring_summary = a docstring's body -> its first line"
-    )
-
-
-class Tokenizer(Section):
-    """Train a byte-level BPE tokenizer, or take the one of `source` as it is."""
-
-    source: TokenizerSource | None = Field(None, description="artifact or Hugging Face directory; no training then")
-    vocab_size: Annotated[int, Field(ge=264)] = Field(16_384, description="with 256 bytes and the special tokens")
-    train_chars: Positive = Field(20_000_000, description="characters of the corpus (chosen by hash) to train on")
-
-
-class PrepareResources(Section):
-    cpus: Positive = Field(2, description="CPUs that a local Ray offers; a cluster brings its own")
-    address: str | None = Field(None, description="Ray address; none starts Ray on this machine")
-
-
-# --- models and training ---------------------------------------------------------------------------------------------
-
-
-class NewModel(Section):
-    """A model from scratch: a preset, with any size overridden."""
-
-    family: Literal["llama"] = "llama"
-    preset: Literal["llama-tiny", "llama-7m", "llama-30m", "llama-135m", "llama-1b", "llama-7b"] = "llama-7m"
-    hidden_size: Positive | None = None
-    intermediate_size: Positive | None = None
-    num_layers: Positive | None = None
-    num_heads: Positive | None = None
-    num_kv_heads: Positive | None = None
-    max_position_embeddings: Positive | None = None
-    tie_embeddings: bool | None = None
-
-
-class SourceModel(Section):
-    source: Model = Field(description="artifact name, path, URL or package:NAME")
-
-
-def _new_or_source(value: object) -> str:
-    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
-    return "source" if "source" in keys or isinstance(value, SourceModel) else "new"
-
-
-class Objective(Section):
-    name: Literal["clm"] = "clm"
-
-
-class Optimizer(Section):
-    name: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 1.0e-3
-    betas: list[Fraction] = Field([0.9, 0.95], min_length=2, max_length=2)
-    eps: PositiveFloat = 1.0e-8
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    grad_clip: PositiveFloat = 1.0
-    precision: Literal["bf16", "fp32"] = "bf16"
-
-
-class Schedule(Section):
-    name: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_fraction: Fraction = 0.05
-    min_lr_fraction: Fraction = Field(0.1, description="of optimizer.lr, at the end")
-
-
-class Batch(Section):
-    """The global batch, whatever the number of workers. Exactly one of the two."""
-
-    samples: Positive | None = None
-    tokens: Positive | None = None
-
-    @model_validator(mode="after")
-    def exactly_one(self) -> Batch:
-        if (self.samples is None) == (self.tokens is None):
-            raise ValueError("set exactly one of batch.samples and batch.tokens")
-        return self
-
-
-class Stop(Section):
-    """When training is complete. Exactly one of the three."""
-
-    tokens: Positive | None = None
-    epochs: PositiveFloat | None = None
-    steps: Positive | None = None
-
-    @model_validator(mode="after")
-    def exactly_one(self) -> Stop:
-        if sum(value is not None for value in (self.tokens, self.epochs, self.steps)) != 1:
-            raise ValueError("set exactly one of stop.tokens, stop.epochs and stop.steps")
-        return self
-
-
-class Checkpoint(Section):
-    every_steps: Positive = 200
-    keep: Positive = 2
-
-
-class Validate(Section):
-    """Validation during training."""
-
-    every_steps: Positive = 200
-    max_rows: Positive = 256
-
-
-class TrainResources(Section):
-    workers: Positive = 1
-    cpus_per_worker: Positive = 1
-    gpus_per_worker: NonNegative = 0
-    micro_batch: Positive = Field(4, description="rows per forward pass of one worker")
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    max_restarts: NonNegative = Field(3, description="worker failures survived before the run stops, resumable")
-    address: str | None = Field(None, description="Ray address; none starts Ray on this machine")
-
-
-class TuneResources(TrainResources):
-    concurrent_trials: Positive = Field(1, description="at most; fewer where the cluster is smaller")
-
-
-class SummarisationTask(Section):
-    name: Literal["summarisation"]
-    max_input_tokens: Positive = 256
-    max_target_tokens: Positive = 48
-
-
-class ChatTask(Section):
-    name: Literal["chat"]
-    max_tokens: Positive = 512
-
-
-Task = Annotated[SummarisationTask | ChatTask, Field(discriminator="name")]
-
-
-class Adapt(Section):
-    """Which weights move: all of them, all but the first layers, or low-rank adapters (LoRA, arXiv:2106.09685)."""
-
-    method: Literal["full", "freeze", "lora"] = "full"
-    freeze_layers: NonNegative = Field(0, description="freeze: the embeddings and this many first layers stay")
-    rank: Positive = 8
-    alpha: PositiveFloat = 16.0
-    dropout: Fraction = 0.0
-    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    merge: bool = Field(True, description="lora: also leave the merged model, ready to compress and serve")
-
-
-class FinetuneData(Section):
-    examples: Examples
-    train_rows: Positive | None = Field(None, description="use only this many training rows; none uses all")
-    validation_fraction: Fraction = Field(0.05, description="of the examples, where they are one file; chosen by hash")
-
-
-class Search(Section):
-    """Random search over any field of the recipe it stands in; each trial is an ordinary fine-tuning run."""
-
-    space: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="path -> {choice: [..]}, {uniform: [a, b]}, {loguniform: [a, b]} or {randint: [a, b]}"
-    )
-    trials: Positive = 4
-    metric: str = Field("validation_loss", description="a figure of the trial's manifest")
-    mode: Literal["min", "max"] = "min"
-
-
-# --- compress, evaluate, serve ---------------------------------------------------------------------------------------
-
-
-class Calibration(Section):
-    shards: Shards
-    samples: Positive = 64
-    seq_len: Positive = 256
-
-
-class CompressSettings(Section):
-    """int8 weights and activations (W8A8): round to nearest, or GPTQ (arXiv:2210.17323), SmoothQuant (2211.10438)."""
-
-    scheme: Literal["w8a8"] = "w8a8"
-    algorithm: Literal["rtn", "gptq"] = "gptq"
-    smoothquant: Fraction | None = Field(None, description="migration strength; none leaves activations alone")
-    calibration: Calibration | None = Field(None, description="rows that gptq and smoothquant look at")
-
-    @model_validator(mode="after")
-    def rows_where_needed(self) -> CompressSettings:
-        needed = self.algorithm == "gptq" or self.smoothquant is not None
-        if needed and self.calibration is None:
-            raise ValueError("gptq and smoothquant look at data: set compress.calibration.shards")
-        if not needed and self.calibration is not None:
-            raise ValueError("rtn without smoothquant looks at no data: set compress.calibration=null")
-        return self
-
-
-class CompressResources(Section):
-    cpus: Positive = 2
-    address: str | None = None
-
-
-class EvaluateSettings(Section):
-    engine: Literal["vllm", "transformers"] = "vllm"
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the activations; judge as you will serve")
-    perplexity_rows: NonNegative = Field(64, description="validation rows scored; 0 skips perplexity")
-    task: Task | None = None
-    task_samples: NonNegative = Field(100, description="validation examples generated and scored; 0 skips the task")
-
-
-class EvaluateData(Section):
-    shards: Shards | None = None
-    examples: Examples | None = None
-    validation_fraction: Fraction = Field(0.05, description="as in the fine-tuning recipe, where examples are one file")
-
-
-class Gate(Section):
-    """What a model must reach: recovery against the base in per cent, and the same figures in two engines."""
-
-    perplexity_recovery: Annotated[float, Field(ge=0.0, le=200.0)] | None = Field(
-        None, description="100 * base perplexity / perplexity"
-    )
-    score_recovery: Annotated[float, Field(ge=0.0, le=1000.0)] | None = Field(
-        None, description="100 * score / base score"
-    )
-    engine_gap: Fraction | None = Field(
-        0.05, description="largest relative difference of perplexity between vllm and transformers; none skips the check"
-    )
-
-
-class ServeSettings(Section):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 picks a free port")
-    keys_file: str | None = Field(None, description="file with one API key a line; none allows loopback only")
-    max_model_len: Positive | None = None
-    dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
-    min_replicas: Positive = 1
-    max_replicas: Positive = 1
-    max_ongoing_requests: Positive = 64
-    max_queued_requests: NonNegative = Field(128, description="beyond it: 503 with Retry-After")
-    requests_per_minute: Positive | None = Field(None, description="per key; beyond it: 429 with Retry-After")
-    max_body_bytes: Positive = Field(1_048_576, description="beyond it: 413")
-    kv_cache_gib: PositiveFloat = Field(1.0, description="CPU engines: memory for the key-value cache")
-    smoke: list[str] = Field([], description="questions that `manta run` asks before it calls the endpoint complete")
-
-
-class ServeResources(Section):
-    cpus_per_replica: Positive = 1
-    gpus_per_replica: NonNegative = 0
-    address: str | None = None
-
-
-# --- kinds -----------------------------------------------------------------------------------------------------------
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, Discriminator, Field, Tag
+
+from manta.sections import (
+    Adapt,
+    Batch,
+    Checkpoint,
+    CompressResources,
+    CompressSettings,
+    EvaluateData,
+    EvaluateModels,
+    EvaluateSettings,
+    FinetuneData,
+    Gate,
+    NewModel,
+    NonNegative,
+    Objective,
+    Optimizer,
+    PrepareData,
+    PrepareResources,
+    PretrainData,
+    Schedule,
+    Search,
+    Section,
+    ServeModel,
+    ServeResources,
+    ServeSettings,
+    SourceModel,
+    Stop,
+    Task,
+    Tokenizer,
+    TrainResources,
+    TuneResources,
+    Validate,
+    new_or_source,
+)
 
 
 class Recipe(Section):
@@ -329,15 +59,11 @@ class PrepareRecipe(Recipe):
     resources: PrepareResources = PrepareResources()
 
 
-class PretrainData(Section):
-    shards: Shards
-
-
 class PretrainRecipe(Recipe):
     kind: Literal["pretrain"]
     data: PretrainData
     model: Annotated[
-        Annotated[NewModel, Tag("new")] | Annotated[SourceModel, Tag("source")], Discriminator(_new_or_source)
+        Annotated[NewModel, Tag("new")] | Annotated[SourceModel, Tag("source")], Discriminator(new_or_source)
     ] = NewModel()
     objective: Objective = Objective()
     optimizer: Optimizer = Optimizer()
@@ -389,11 +115,6 @@ class CompressRecipe(Recipe):
     resources: CompressResources = CompressResources()
 
 
-class EvaluateModels(Section):
-    source: Model
-    base: Model | None = Field(None, description="what recovery is measured against")
-
-
 class EvaluateRecipe(Recipe):
     kind: Literal["evaluate"]
     model: EvaluateModels
@@ -401,11 +122,6 @@ class EvaluateRecipe(Recipe):
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: Gate = Gate()
     resources: CompressResources = CompressResources()
-
-
-class ServeModel(Section):
-    source: Model
-    evaluation: Evaluation | None = Field(None, description="required for a compressed model: the proof it still works")
 
 
 class ServeRecipe(Recipe):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from manta.errors import InputError
-from manta.schema import Batch, Schedule, Stop, TrainResources
+from manta.sections import Batch, Schedule, Stop, TrainResources
 from manta.train.schedule import SCHEDULES, accumulation, batch_rows, learning_rate, planned_steps
 
 
@@ -58,7 +60,7 @@ def test_decay_ends_at_the_floor(name: str) -> None:
     assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
     assert rates[10] == 1.0
     assert rates[-1] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_halfway_values() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from manta import recipe as recipes
 from manta.errors import RecipeError
-from manta.schema import FinetuneRecipe, Search, TuneRecipe
+from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.sections import Search
 from manta.tune import space
 
 RAW: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from manta.errors import InputError
-from manta.schema import Adapt
+from manta.sections import Adapt
 
 Writers = dict[str, Callable[[Path], None]]  # folder name -> writes that folder's files
 

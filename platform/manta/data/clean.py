@@ -5,10 +5,10 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from manta.schema import Clean
+from manta.sections import Clean
 
 # Keeping rules, in the order in which they are applied: a document is dropped under the first rule it breaks. The names
-# are the fields of `schema.Clean` and the reasons in the manifest's figures.
+# are the fields of `sections.Clean` and the reasons in the manifest's figures.
 Rule = Callable[[Sequence[str], float], list[bool]]
 
 

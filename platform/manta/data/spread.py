@@ -1,13 +1,14 @@
-"""Runs one function over many work items with Ray Data, one task an item, and explains what went wrong in a task."""
+"""Runs one function over many work items with Ray Data, one task an item, and keeps the meaning of what goes wrong."""
 
 from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from manta.errors import MantaError, StageFailed
+from manta.errors import StageFailed
 
 Item = dict[str, Any]
 
@@ -16,7 +17,7 @@ def spread(function: Callable[[Item], Item], items: Sequence[Item], at_once: int
     """Yield `function(item)` for every item, as they finish, `at_once` of them running. Items and results are JSON data.
 
     Every item is a block of its own: Ray Data would otherwise read many small items in one task, on one core. Ray must
-    be connected. Raises what the function raised where it is an OSError or Manta's own, else StageFailed.
+    be connected. An OSError in a task is raised here with its errno; anything else becomes StageFailed.
     """
     if not items:
         return
@@ -25,26 +26,38 @@ def spread(function: Callable[[Item], Item], items: Sequence[Item], at_once: int
     # Ray Data's own account of each execution stays in its log file; people get Manta's progress.
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.ERROR)
+            handler.setLevel(logging.CRITICAL)
+
+    def attempt(row: dict[str, str]) -> dict[str, str]:
+        try:
+            return {"result": json.dumps(function(json.loads(row["item"]))), "failure": ""}
+        except Exception as error:  # noqa: BLE001 - Ray Data would hide its type: it is raised again in the driver
+            return {"result": "", "failure": json.dumps(describe(error))}
+
     rows = [{"item": json.dumps(item)} for item in items]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
-    results = blocks.map(
-        lambda row: {"result": json.dumps(function(json.loads(row["item"])))},
-        compute=ray.data.TaskPoolStrategy(size=at_once),
-    )
+    results = blocks.map(attempt, compute=ray.data.TaskPoolStrategy(size=min(at_once, len(rows))))
     try:
         for row in results.iter_rows():
+            if row["failure"]:
+                raise rebuild(json.loads(row["failure"]))
             yield json.loads(row["result"])
-    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
-        raise explain(error) from error
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StageFailed(f"Ray lost a task: {reason}; run the stage again to carry on") from error
 
 
-def explain(error: BaseException) -> Exception:
-    """The error of the task's own that a Ray error wraps, as an exception the stage knows how to report."""
-    innermost = error
-    while (cause := getattr(innermost, "cause", None) or innermost.__cause__) is not None:
-        innermost = cause
-        if isinstance(cause, (MantaError, OSError)) and not type(cause).__module__.startswith("ray"):
-            return cause
-    reason = (str(innermost).strip().splitlines() or [""])[-1]
-    return StageFailed(f"a task failed: {type(innermost).__name__}: {reason}; run the stage again to carry on")
+def describe(error: Exception) -> dict[str, Any]:
+    """An error as JSON data: type, text, where it was raised, and what an OSError says of its cause."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f"{place[0].filename.rpartition('/')[2]}:{place[0].lineno}" if place else "unknown"
+    system = [error.errno, error.strerror, str(error.filename)] if isinstance(error, OSError) and error.errno else None
+    return {"type": type(error).__name__, "text": str(error), "where": where, "system": system}
+
+
+def rebuild(described: dict[str, Any]) -> Exception:
+    """The error to raise in the driver for one that a task described."""
+    if described["system"]:
+        return OSError(*described["system"])
+    reason = f"{described['type']}: {described['text']}"
+    return StageFailed(f"a task failed ({described['where']}): {reason}; run the stage again to carry on")

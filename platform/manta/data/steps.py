@@ -12,7 +12,7 @@ from typing import Any
 from manta.data import clean, dedup, documents, examples, packing, shards, tokenizer
 from manta.data.documents import Document, Unreadable
 from manta.data.sources import File
-from manta.schema import Clean, Source
+from manta.sections import Clean, Source
 from manta.storage import Folder
 
 # Texts are held and written in pieces of about this many characters, so that a task's memory does not grow with its files.

@@ -12,7 +12,8 @@ from manta import cluster
 from manta.artifact import Draft, Resolved
 from manta.errors import InputError, StageFailed
 from manta.progress import Progress
-from manta.schema import FinetuneRecipe, NewModel, PretrainRecipe, Recipe
+from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
+from manta.sections import NewModel
 from manta.storage import Folder
 from manta.train import schedule
 

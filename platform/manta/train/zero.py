@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.schema import Optimizer, TrainResources
+from manta.sections import Optimizer, TrainResources
 
 
 def config(optimizer: Optimizer, resources: TrainResources, accumulation: int, universal: bool) -> dict[str, Any]:
