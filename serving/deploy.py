@@ -1,0 +1,194 @@
+"""One endpoint on Ray Serve from start to end: deployed, waited for until it generates, and gone without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from manta import cluster
+from manta.artifact import Resolved
+from manta.errors import InputError, StageFailed
+from manta.progress import Progress
+from manta.schema import ServeRecipe
+from serving import launch as launches
+from serving.launch import Launch
+
+START_SECONDS = 900.0  # a large model from slow storage; a failed constructor is reported at once
+STOP_SECONDS = 60.0
+
+
+class Running(NamedTuple):
+    """An endpoint that answers. `process_ids` are its replicas and engines, where they are on this machine."""
+
+    url: str
+    launch: Launch
+    ready_seconds: float
+    process_ids: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def endpoint(
+    recipe: ServeRecipe, progress: Progress, inputs: Mapping[str, Resolved] | None = None, proven: bool = True
+) -> Iterator[Running]:
+    """An endpoint for the length of a block: ready when it begins; gone, with all its processes, when it ends.
+
+    Raises InputError or GateRefused before anything starts, StageFailed when the engine does not come up.
+    """
+    launch = launches.prepare(recipe, inputs, proven)
+    started = time.monotonic()
+    settings, resources = recipe.serve, recipe.resources
+    cluster.connect(resources.address, settings.max_replicas * resources.cpus_per_replica)
+    _check_fits(recipe)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if recipe.name in _applications():
+        raise InputError(
+            f"name = {recipe.name!r}: the cluster serves an application of this name already: choose another"
+        )
+    progress.note(f"starting {recipe.name} on {launch.url}")
+    # One replica on this machine opens the port itself: no proxy, no copy of each token between processes.
+    listen = settings.max_replicas == 1 and cluster.is_local()
+    process_ids: tuple[int, ...] = ()
+    try:
+        url = _deploy(recipe, launch, listen)
+        handle = _wait_running(recipe.name, url)
+        if listen:
+            process_ids = tuple(handle.process_ids.remote().result(timeout_s=30))
+        yield Running(url, launch, time.monotonic() - started, process_ids)
+    finally:
+        _end(recipe.name, process_ids)
+
+
+def _check_fits(recipe: ServeRecipe) -> None:
+    import ray
+
+    resources, replicas = recipe.resources, recipe.serve.min_replicas
+    have = ray.cluster_resources()
+    cpus, gpus = cluster.total_cpus(), int(have.get("GPU", 0))
+    for key, each, total in (("cpus", resources.cpus_per_replica, cpus), ("gpus", resources.gpus_per_replica, gpus)):
+        if replicas * each > total:
+            raise InputError(
+                f"serve.min_replicas = {replicas} x resources.{key}_per_replica = {each} needs {replicas * each} {key.upper()}, "
+                f"the cluster has {total}: lower one of them or add nodes"
+            )
+
+
+def _deploy(recipe: ServeRecipe, launch: Launch, listen: bool) -> str:
+    """Hand the application to Serve. Returns the endpoint's URL."""
+    from ray import serve
+
+    from serving.app import application
+
+    quiet = {"log_level": "WARNING", "enable_access_log": False}
+    if listen:
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+    else:
+        http = {"host": launch.host, "port": launch.port, "request_timeout_s": None}
+        serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
+        # Where Serve ran before, its proxies stay where they are.
+        launch = dataclasses.replace(launch, host=_client().http_config.host, port=_client().http_config.port)
+    prefix = None if listen else "/"
+    target = serve.RunTarget(application(recipe, launch, listen), name=recipe.name, route_prefix=prefix)
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    return launch.url
+
+
+def _client() -> Any:
+    """Serve's controller as this driver knows it, None where Serve does not run."""
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def _applications() -> dict[str, Any]:
+    """The applications that Serve runs on this cluster now."""
+    from ray import serve
+
+    return {} if _client() is None else dict(serve.status().applications)
+
+
+def _wait_running(name: str, url: str) -> Any:
+    """Wait until Serve says RUNNING and the endpoint says ready. Returns the application's handle."""
+    from ray import serve
+
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        known = _applications().get(name)
+        status = known.status if known is not None else "NOT_STARTED"
+        if known is not None and status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            reasons = [known.message, *(item.message for item in known.deployments.values())]
+            raise StageFailed(f"the endpoint {name} did not start: {_reason(reasons)}")
+        if status == "RUNNING" and is_ready(url):
+            return serve.get_deployment_handle("Endpoint", name)
+        time.sleep(0.1)
+    raise StageFailed(
+        f"the endpoint {name} is not ready after {START_SECONDS:.0f} s (Serve says {status}): see Ray's logs"
+    )
+
+
+def _reason(messages: list[str]) -> str:
+    """The line of Serve's report that says what went wrong: the last one of the traceback it holds."""
+    for message in messages:
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
+        errors = [line for line in lines if not line.startswith(("File ", "^", "The deployment", "Traceback"))]
+        marked = [line for line in errors if "Error" in line or "Exception" in line]
+        if marked:
+            return marked[-1]
+    return next((message for message in messages if message), "no reason was given")
+
+
+def is_ready(url: str) -> bool:
+    """Whether the endpoint generates: its own word, from /ready."""
+    return _says_ok(f"{url}/ready")
+
+
+def is_healthy(url: str) -> bool:
+    """Whether the endpoint's engine lives: its own word, from /health."""
+    return _says_ok(f"{url}/health")
+
+
+def _says_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _end(name: str, process_ids: tuple[int, ...]) -> None:
+    """Stop the application (and Serve, where it is ours), then make sure that its processes and its port are gone."""
+    import ray
+    from ray import serve
+
+    if not ray.is_initialized():
+        return
+    # Ray prints the controller's own end as failed tasks, on stdout, where programs expect ours.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if set(_applications()) <= {name}:
+            serve.shutdown()
+        else:  # others' applications run on this cluster
+            serve.delete(name)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(is_alive(pid) for pid in process_ids):
+            if time.monotonic() > deadline:
+                for pid in filter(is_alive, process_ids):
+                    os.kill(pid, signal.SIGKILL)
+                break
+            time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: a dead one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
