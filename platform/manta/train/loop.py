@@ -261,6 +261,10 @@ def _write_parts(parts: dict[str, Any], job: Job, folder: Folder) -> None:
                 if name == "model":
                     for path in _tokenizer_files(tokenizer):
                         shutil.copyfile(path, target / path.name)
+                    if isinstance(job.recipe, FinetuneRecipe):
+                        from manta.tasks.conversation import stop_at_end
+
+                        stop_at_end(target)
 
 
 def _tokenizer_files(folder: Path) -> Iterator[Path]:
