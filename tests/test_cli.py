@@ -48,6 +48,15 @@ def test_wrong_input_exits_2_with_the_remedy(arguments, message, capsys, tmp_pat
     assert message in capsys.readouterr().err
 
 
+def test_overrides_may_stand_anywhere(capsys) -> None:
+    args = cli.parse(["pretrain", "x.yaml", "a=1", "--dry-run", "b.c=2"])
+    assert args.overrides == ["a=1", "b.c=2"]
+    for wrong in (["pretrain", "x.yaml", "--dry-rum"], ["status", "--json", "a=1", "--no"], ["doctor", "a=1"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.parse(wrong)
+        assert caught.value.code == 2
+
+
 def test_unknown_command_exits_2(capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["pretrian", "x"])

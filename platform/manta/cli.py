@@ -299,9 +299,21 @@ def _terminate(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line. argparse alone refuses overrides that stand behind an option; here they may stand anywhere."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if hasattr(args, "overrides") and "=" in word and not word.startswith("-")]
+    if wrong := [word for word in rest if word not in late]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if late:
+        args.overrides = [*args.overrides, *late]
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 2 input, 3 failed, 4 gate, 130 interrupted)."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     signal.signal(signal.SIGTERM, _terminate)  # `kill`, `docker stop`, `ray job stop`: the same as Ctrl-C
     try:
         return int(args.call(args))
