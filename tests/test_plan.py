@@ -16,7 +16,13 @@ from manta.errors import InputError
 from manta.models import presets
 from manta.sections import NewModel
 
-PRETRAIN: dict[str, Any] = {"kind": "pretrain", "name": "base", "data": {"shards": "shards"}, "batch": {"samples": 16}, "stop": {"tokens": 1_000_000}}
+PRETRAIN: dict[str, Any] = {
+    "kind": "pretrain",
+    "name": "base",
+    "data": {"shards": "shards"},
+    "batch": {"samples": 16},
+    "stop": {"tokens": 1_000_000},
+}
 FINETUNE: dict[str, Any] = {
     "kind": "finetune", "name": "tuned", "data": {"examples": "shards"}, "model": {"source": "base"}, "batch": {"samples": 8}, "stop": {"epochs": 2.0},
     "task": {"name": "summarisation", "max_input_tokens": 100, "max_target_tokens": 28},
@@ -35,7 +41,14 @@ def output(tmp_path: Path) -> Path:
     """A folder with shards of 1,000 rows and a model, as far as a plan reads them."""
     (tmp_path / "shards").mkdir()
     file = {"path": "train/00000.parquet", "rows": 1000, "tokens": 256_000, "bytes": 1, "sha256": "0"}
-    index = {"seq_len": 256, "vocab_size": 8192, "eos_id": 0, "bos_id": 0, "pad_id": 2, "splits": {"train": [file], "validation": []}}
+    index = {
+        "seq_len": 256,
+        "vocab_size": 8192,
+        "eos_id": 0,
+        "bos_id": 0,
+        "pad_id": 2,
+        "splits": {"train": [file], "validation": []},
+    }
     (tmp_path / "shards/shards.json").write_text(json.dumps(index))
     (tmp_path / "shards/manifest.json").write_text(json.dumps({"metrics": {"train_examples": 400}}))
     (tmp_path / "base/model").mkdir(parents=True)
@@ -62,7 +75,10 @@ def test_without_shards_it_says_what_is_not_known(tmp_path: Path) -> None:
     assert any("is not there yet" in note for note in figures["notes"])
 
 
-@pytest.mark.parametrize(("adapt", "trainable"), [({"method": "full"}, None), ({"method": "lora", "rank": 4}, 6 * 4 * (512 + 512 + 384 + 384))])
+@pytest.mark.parametrize(
+    ("adapt", "trainable"),
+    [({"method": "full"}, None), ({"method": "lora", "rank": 4}, 6 * 4 * (512 + 512 + 384 + 384))],
+)
 def test_finetune_counts_what_moves(output: Path, adapt: dict[str, Any], trainable: int | None) -> None:
     figures = planned({**FINETUNE, "adapt": adapt}, output)
     assert figures["steps"] == 100  # 400 examples twice, 8 a step
@@ -71,7 +87,10 @@ def test_finetune_counts_what_moves(output: Path, adapt: dict[str, Any], trainab
 
 def test_tune_multiplies(output: Path) -> None:
     one = planned(FINETUNE, output)
-    many = planned({**FINETUNE, "kind": "tune", "search": {"space": {"optimizer.lr": {"choice": [1e-3, 1e-4]}}, "trials": 5}}, output)
+    many = planned(
+        {**FINETUNE, "kind": "tune", "search": {"space": {"optimizer.lr": {"choice": [1e-3, 1e-4]}}, "trials": 5}},
+        output,
+    )
     assert many["flops"] == 5 * one["flops"]
     assert many["disk_bytes"] == 5 * one["disk_bytes"]
 
@@ -79,8 +98,15 @@ def test_tune_multiplies(output: Path) -> None:
 def test_what_cannot_fit_is_refused_with_what_would(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hardware = {"memory_bytes": 64 * plan.GIB}
     monkeypatch.setattr(plan.artifact, "hardware", lambda: hardware)
-    changes: dict[str, Any] = {"model": {"preset": "llama-1b"}, "resources__workers": 4, "resources__zero_stage": 0, "resources__micro_batch": 4}
-    with pytest.raises(InputError, match=r"this machine has 64\.0 GiB: set resources\.zero_stage=(\d) resources\.micro_batch=(\d)") as refusal:
+    changes: dict[str, Any] = {
+        "model": {"preset": "llama-1b"},
+        "resources__workers": 4,
+        "resources__zero_stage": 0,
+        "resources__micro_batch": 4,
+    }
+    with pytest.raises(
+        InputError, match=r"this machine has 64\.0 GiB: set resources\.zero_stage=(\d) resources\.micro_batch=(\d)"
+    ) as refusal:
         planned(PRETRAIN, output, **changes)
     remedy = str(refusal.value).split("set ")[1].split()
     for setting in remedy:
@@ -95,7 +121,9 @@ def test_what_fits_nowhere_here_names_the_ways_out(output: Path) -> None:
 
 
 def test_a_cluster_is_not_judged_by_this_machine(output: Path) -> None:
-    figures = planned(PRETRAIN, output, model={"preset": "llama-7b", "num_layers": 2000}, resources__address="10.0.0.1:6379")
+    figures = planned(
+        PRETRAIN, output, model={"preset": "llama-7b", "num_layers": 2000}, resources__address="10.0.0.1:6379"
+    )
     assert "memory_bytes" not in figures
 
 
@@ -113,7 +141,12 @@ def test_rows_longer_than_the_model(output: Path) -> None:
     "raw",
     [
         {"kind": "prepare", "name": "shards", "data": {"sources": [{"path": "x", "format": "text"}]}},
-        {"kind": "compress", "name": "small", "model": {"source": "base"}, "compress": {"calibration": {"shards": "shards"}}},
+        {
+            "kind": "compress",
+            "name": "small",
+            "model": {"source": "base"},
+            "compress": {"calibration": {"shards": "shards"}},
+        },
         {"kind": "serve", "name": "endpoint", "model": {"source": "base"}},
     ],
     ids=lambda raw: raw["kind"],

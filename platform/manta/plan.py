@@ -7,7 +7,17 @@ from typing import Any
 
 from manta import artifact
 from manta.errors import InputError
-from manta.schema import CompressRecipe, EvaluateRecipe, FinetuneRecipe, PipelineRecipe, PrepareRecipe, PretrainRecipe, Recipe, ServeRecipe, TuneRecipe
+from manta.schema import (
+    CompressRecipe,
+    EvaluateRecipe,
+    FinetuneRecipe,
+    PipelineRecipe,
+    PrepareRecipe,
+    PretrainRecipe,
+    Recipe,
+    ServeRecipe,
+    TuneRecipe,
+)
 from manta.sections import NewModel
 
 GIB = 2**30

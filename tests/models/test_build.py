@@ -33,7 +33,13 @@ def test_parameter_formula_against_the_real_model(preset: str) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "vocab_size", "about"),
-    [("llama-7m", 8192, 7e6), ("llama-30m", 16384, 30e6), ("llama-135m", 49152, 134.5e6), ("llama-1b", 32000, 1.1e9), ("llama-7b", 32000, 6.74e9)],
+    [
+        ("llama-7m", 8192, 7e6),
+        ("llama-30m", 16384, 30e6),
+        ("llama-135m", 49152, 134.5e6),
+        ("llama-1b", 32000, 1.1e9),
+        ("llama-7b", 32000, 6.74e9),
+    ],
 )
 def test_presets_are_as_large_as_their_names(preset: str, vocab_size: int, about: float) -> None:
     config = presets.config(NewModel.model_validate({"preset": preset}), vocab_size, {})
@@ -90,7 +96,11 @@ def test_overrides_and_special_tokens_reach_the_configuration() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "remedy"),
-    [({"num_heads": 7}, "set model.num_heads to 8"), ({"num_kv_heads": 3}, "set model.num_kv_heads=2"), ({"num_heads": 4, "num_kv_heads": 8}, "set model.num_kv_heads=4")],
+    [
+        ({"num_heads": 7}, "set model.num_heads to 8"),
+        ({"num_kv_heads": 3}, "set model.num_kv_heads=2"),
+        ({"num_heads": 4, "num_kv_heads": 8}, "set model.num_kv_heads=4"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused_with_a_remedy(sizes: dict[str, int], remedy: str) -> None:
     with pytest.raises(InputError, match=remedy):

@@ -55,7 +55,10 @@ def test_a_torn_checkpoint_is_written_anew(folder: Folder) -> None:
         make(folder, 5, writer=write_then_die)
     folder.write_text("checkpoints/step-00000005/stale.pt", "of the attempt that died")
     make(folder, 5)
-    assert [name for name in folder.files() if "step-00000005" in name] == ["checkpoints/step-00000005/part-0.pt", f"checkpoints/step-00000005/{STATE}"]
+    assert [name for name in folder.files() if "step-00000005" in name] == [
+        "checkpoints/step-00000005/part-0.pt",
+        f"checkpoints/step-00000005/{STATE}",
+    ]
 
 
 def test_only_the_newest_are_kept(folder: Folder) -> None:

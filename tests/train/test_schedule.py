@@ -23,7 +23,15 @@ def test_batch_tokens_that_are_no_whole_rows() -> None:
 
 @pytest.mark.parametrize(
     ("stop", "steps"),
-    [(Stop(steps=7), 7), (Stop(tokens=8192), 2), (Stop(tokens=8193), 3), (Stop(epochs=1.0), 7), (Stop(epochs=0.3), 2), (Stop(epochs=3.0), 19), (Stop(tokens=1), 1)],
+    [
+        (Stop(steps=7), 7),
+        (Stop(tokens=8192), 2),
+        (Stop(tokens=8193), 3),
+        (Stop(epochs=1.0), 7),
+        (Stop(epochs=0.3), 2),
+        (Stop(epochs=3.0), 19),
+        (Stop(tokens=1), 1),
+    ],
 )
 def test_planned_steps(stop: Stop, steps: int) -> None:
     """100 rows of 256 tokens, 16 rows a step."""
@@ -37,7 +45,11 @@ def test_accumulation_follows_from_resources() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "workers", "micro_batch", "remedy"),
-    [(16, 3, 1, r"set resources\.workers=2"), (16, 2, 3, r"set resources\.micro_batch=2"), (4, 2, 8, r"set resources\.micro_batch=2")],
+    [
+        (16, 3, 1, r"set resources\.workers=2"),
+        (16, 2, 3, r"set resources\.micro_batch=2"),
+        (4, 2, 8, r"set resources\.micro_batch=2"),
+    ],
 )
 def test_shares_that_do_not_come_out_even(rows: int, workers: int, micro_batch: int, remedy: str) -> None:
     with pytest.raises(InputError, match=remedy):

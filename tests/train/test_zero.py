@@ -10,8 +10,14 @@ from manta.train.zero import config
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_batch_arithmetic_holds_for_deepspeed(stage: int) -> None:
-    made = config(Optimizer(), TrainResources(workers=4, micro_batch=3, zero_stage=stage), accumulation=2, universal=False)
-    assert made["train_batch_size"] == made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"] * 4 == 24
+    made = config(
+        Optimizer(), TrainResources(workers=4, micro_batch=3, zero_stage=stage), accumulation=2, universal=False
+    )
+    assert (
+        made["train_batch_size"]
+        == made["train_micro_batch_size_per_gpu"] * made["gradient_accumulation_steps"] * 4
+        == 24
+    )
     assert made["zero_optimization"]["stage"] == stage
     assert made["zero_optimization"].get("stage3_gather_16bit_weights_on_model_save", False) == (stage == 3)
 
@@ -25,5 +31,7 @@ def test_precision_clipping_and_conversion() -> None:
 
 
 def test_overlap_is_only_for_devices_with_streams() -> None:
-    assert config(Optimizer(), TrainResources(gpus_per_worker=0), 1, False)["zero_optimization"]["overlap_comm"] is False
+    assert (
+        config(Optimizer(), TrainResources(gpus_per_worker=0), 1, False)["zero_optimization"]["overlap_comm"] is False
+    )
     assert "overlap_comm" not in config(Optimizer(), TrainResources(gpus_per_worker=1), 1, False)["zero_optimization"]

@@ -74,6 +74,8 @@ class Engine:
         self.objective = objective
         self.resources = resources
         self.device = self.engine.device
+        # Without ZeRO and bf16, DeepSpeed clips with plain PyTorch and forgets the norm.
+        self.keeps_norm = resources.zero_stage > 0 or optimizer.precision == "bf16"
         self.partly_frozen = any(not parameter.requires_grad for parameter in model.parameters())
 
     def _micro_batches(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -93,19 +95,23 @@ class Engine:
         Returns this rank's share of the loss (nats; the shares of all ranks add up to the global mean) and the global
         gradient norm before clipping.
         """
+        import torch
+
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         self.engine.train()
-        total = 0.0
+        total, norm = 0.0, None
         for micro in self._micro_batches(batch):
             loss, _ = self.objective(self.engine, micro)
             loss = loss / scored
             # DeepSpeed averages gradients over the workers; the mean over tokens is taken here already.
             self.engine.backward(loss * self.resources.workers, scale_wrt_gas=False)
+            if not self.keeps_norm and self.engine.is_gradient_accumulation_boundary():
+                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+                norm = torch.nn.utils.get_total_norm(gradients)
             self.engine.step()
             total += float(loss.detach())
-        norm = self.engine.get_global_grad_norm()
-        return total, float(norm) if norm is not None else float("nan")
+        return total, float(self.engine.get_global_grad_norm() if norm is None else norm)
 
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, int]:
         """Sum of token losses and number of scored tokens over this rank's rows, without training."""
