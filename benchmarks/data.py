@@ -1,0 +1,120 @@
+"""How close does preparing text come to the speed of the tokenizer alone?
+
+All competitors tokenise the same documents with the same vocabulary. Manta and `datasets` also pack rows of fixed length
+and write Parquet; tiktoken only encodes. Counted are tokens per second of CPU time, of all processes, without imports
+and without the start of Ray (given beside it).
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import corpus
+import harness
+
+from manta import cluster
+from manta.data import packing, shards, steps, tokenizer
+from manta.data.spread import spread
+from manta.sections import Clean, Source
+from manta.storage import Folder
+
+VOCAB_SIZE, SEQ_LEN, SHARD_TOKENS, TRAIN_CHARS = 16_384, 512, 1_048_576, 20_000_000
+YARDSTICKS = Path(__file__).resolve().parent / "yardsticks"
+CORES = 2
+
+
+def main() -> None:
+    with harness.bench("data", __doc__) as bench:
+        megabytes = 70
+        folder = Folder(harness.SCRATCH / "data")
+        shutil.rmtree(harness.SCRATCH / "data", ignore_errors=True)
+        bench.say("data: gathering text and training a tokenizer (not measured)")
+        table = _cleaned(folder, corpus.english(megabytes))
+        texts = table.column("text").to_pylist()
+        _train(folder, texts)
+        num_bytes = sum(len(text.encode()) for text in texts)
+        bench.settings.update(
+            megabytes=round(num_bytes / 1e6), documents=len(texts), vocab_size=VOCAB_SIZE, seq_len=SEQ_LEN
+        )
+
+        with harness.measure() as start:
+            cluster.connect(minimum_cpus=CORES)
+        bench.figure("ray_start_cpu_s", start.cpu_s, unit="s", note="not part of the ratios")
+        items = _items(folder, [len(text) for text in texts])
+        try:
+            runs = bench.alternate(
+                {
+                    "manta": lambda: _manta(items),
+                    "tiktoken": _yardstick("raw_tiktoken.py", folder),
+                    "datasets": _yardstick("datasets_map.py", folder, folder.url + "/datasets"),
+                },
+                repeats=2 if bench.quick else 7,
+                warmup=0 if bench.quick else 1,
+            )
+        finally:
+            cluster.disconnect()
+        key = "tokens_per_cpu_s"
+        bench.ratio("tokenize_vs_tiktoken", runs, of="manta", over="tiktoken", key=key)
+        bench.ratio("tokenize_vs_datasets_map", runs, of="manta", over="datasets", key=key)
+        for name, taken in runs.items():
+            bench.figure(f"{name}_tokens_per_cpu_s", [run.value(key) for run in taken if not run.error], unit="tok/s")
+
+
+def _cleaned(folder: Folder, path: Path) -> Any:
+    """The documents as `prepare` holds them between cleaning and packing."""
+    from manta.data import sources
+
+    source = Source(path=str(path), format="jsonl")
+    files = [file.as_json() for file in sources.list_files([source])]
+    nothing_dropped = Clean(min_chars=0, max_chars=10**9, min_alpha_fraction=0.0, max_repeated_line_fraction=1.0)
+    item = {
+        "folder": folder.url,
+        "number": 0,
+        "files": files,
+        "sources": [source.model_dump()],
+        "clean": nothing_dropped.model_dump(),
+    }
+    summary = steps.clean_group(item)
+    import pyarrow as pa
+
+    table = pa.concat_tables(shards.read_table(folder, part["path"]) for part in summary["parts"])
+    shards.write_table(folder, "texts.parquet", table.select(["id", "source", "text"]), row_group_size=256)
+    return table
+
+
+def _train(folder: Folder, texts: list[str]) -> None:
+    """A tokenizer of the texts' own words."""
+    chosen, chars = [], 0
+    for text in texts[:: max(1, sum(map(len, texts)) // TRAIN_CHARS)]:
+        chosen.append(text)
+        chars += len(text)
+    with folder.staged("tokenizer") as place:
+        tokenizer.train(iter(chosen), VOCAB_SIZE, place)
+
+
+def _items(folder: Folder, sizes: list[int]) -> list[dict[str, Any]]:
+    """The tasks that `prepare` would make of the documents."""
+    known = tokenizer.facts(folder / "tokenizer")
+    return [
+        {"folder": folder.url, "split": "train", "number": number, "pieces": [("texts.parquet", list(range(start, end)))],
+         "engine": "tiktoken", "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
+        for number, (start, end) in enumerate(packing.ranges(sizes, SHARD_TOKENS * 4.0))
+    ]  # fmt: skip
+
+
+def _manta(items: list[dict[str, Any]]) -> dict[str, Any]:
+    with harness.measure() as window:
+        done = list(spread(steps.pack_range, items, CORES))
+    tokens = sum(summary["tokens"] - summary["documents"] for summary in done)  # without the end-of-text tokens
+    return {"tokens": tokens, "tokens_per_cpu_s": tokens / window.cpu_s, "tokens_per_s": tokens / window.wall_s}
+
+
+def _yardstick(script: str, folder: Folder, *more: str) -> harness.Command:
+    return harness.command([sys.executable, YARDSTICKS / script, folder.url, *more], timeout=900)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The Hugging Face Trainer as its users call it: SHARDS PRESET STEPS ROWS THREADS. bf16 autocast, its default AdamW."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from bare_loop import WARM_STEPS, fresh_model, training_rows
+
+
+class Rows(torch.utils.data.Dataset):
+    """Rows in memory, as the Trainer wants them."""
+
+    def __init__(self, rows: torch.Tensor):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
+class Clock(transformers.TrainerCallback):
+    """The seconds of every step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        if self._last:
+            self.seconds.append(time.perf_counter() - self._last)  # from begin to begin, so fetching data is in it
+        self._last = time.perf_counter()
+
+
+def main() -> None:
+    folder, preset = Path(sys.argv[1]), sys.argv[2]
+    steps, rows, threads = map(int, sys.argv[3:])
+    torch.set_num_threads(threads)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = transformers.TrainingArguments(
+            output_dir=scratch, max_steps=steps, per_device_train_batch_size=rows, learning_rate=1.0e-3, weight_decay=0.1,
+            adam_beta2=0.95, lr_scheduler_type="constant", bf16=True, use_cpu=True, logging_steps=steps, save_strategy="no",
+            report_to="none", disable_tqdm=True, seed=0,
+        )  # fmt: skip
+        data = Rows(training_rows(folder, steps * rows))
+        trainer = transformers.Trainer(fresh_model(folder, preset), arguments, train_dataset=data, callbacks=[clock])
+        trainer.train()
+    row_tokens = data.rows.shape[1]
+    speed = rows * row_tokens / statistics.median(clock.seconds[WARM_STEPS:])
+    print(json.dumps({"tokens_per_s": speed}))
+
+
+if __name__ == "__main__":
+    main()
