@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,30 +20,38 @@ SOURCES = [
 ]
 
 
+FILES = 16
+
+
 def english(megabytes: int) -> Path:
-    """A JSONL file of this many MB (10^6 bytes) of text: READMEs and docstrings of what is installed.
+    """A folder of 16 JSONL files with this many MB (10^6 bytes) of text in all: READMEs and docstrings of what is installed.
 
     There are some megabytes of those. More is made by repeating them with the lines of each text rotated, another way in
     each round, so that no document occurs twice. Made once and kept in runs/benchmarks.
     """
-    path = harness.SCRATCH / f"english-{megabytes}mb.jsonl"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
+    folder = harness.SCRATCH / f"english-{megabytes}mb"
+    if folder.exists():
+        return folder
+    scratch = folder.with_suffix(".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
     texts = list(dict.fromkeys(_texts()))
-    size = 0
-    with scratch.open("w", encoding="utf-8") as out:
+    size, wanted = 0, megabytes * 10**6
+    with contextlib.ExitStack() as open_files:
+        files = [
+            open_files.enter_context((scratch / f"{number:02}.jsonl").open("w", encoding="utf-8"))
+            for number in range(FILES)
+        ]
         for turn, text in ((turn, text) for turn in range(10**6) for text in texts):
             lines = text.splitlines()
             cut = turn % len(lines)
             changed = "\n".join([*lines[cut:], *lines[:cut]])
-            out.write(json.dumps({"text": changed}, ensure_ascii=False) + "\n")
+            files[size * FILES // wanted].write(json.dumps({"text": changed}, ensure_ascii=False) + "\n")
             size += len(changed.encode())
-            if size >= megabytes * 10**6:
+            if size >= wanted:
                 break
-    scratch.replace(path)
-    return path
+    scratch.replace(folder)
+    return folder
 
 
 def _texts() -> Iterator[str]:

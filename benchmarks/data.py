@@ -16,7 +16,7 @@ import corpus
 import harness
 
 from manta import cluster
-from manta.data import packing, shards, steps, tokenizer
+from manta.data import packing, shards, sources, steps, tokenizer
 from manta.data.spread import spread
 from manta.sections import Clean, Source
 from manta.storage import Folder
@@ -32,8 +32,8 @@ def main() -> None:
         folder = Folder(harness.SCRATCH / "data")
         shutil.rmtree(harness.SCRATCH / "data", ignore_errors=True)
         bench.say("data: gathering text and training a tokenizer (not measured)")
-        table = _cleaned(folder, corpus.english(megabytes))
-        texts = table.column("text").to_pylist()
+        parts = _cleaned(folder, corpus.english(megabytes))
+        texts = [text for part in parts for text in shards.read_table(folder, part["path"]).column("text").to_pylist()]
         _train(folder, texts)
         num_bytes = sum(len(text.encode()) for text in texts)
         bench.settings.update(
@@ -43,7 +43,7 @@ def main() -> None:
         with harness.measure() as start:
             cluster.connect(minimum_cpus=CORES)
         bench.figure("ray_start_cpu_s", start.cpu_s, unit="s", note="not part of the ratios")
-        items = _items(folder, [len(text) for text in texts])
+        items = _items(folder, parts, [len(text) for text in texts])
         try:
             runs = bench.alternate(
                 {
@@ -63,26 +63,19 @@ def main() -> None:
             bench.figure(f"{name}_tokens_per_cpu_s", [run.value(key) for run in taken if not run.error], unit="tok/s")
 
 
-def _cleaned(folder: Folder, path: Path) -> Any:
-    """The documents as `prepare` holds them between cleaning and packing."""
-    from manta.data import sources
-
-    source = Source(path=str(path), format="jsonl")
-    files = [file.as_json() for file in sources.list_files([source])]
+def _cleaned(folder: Folder, texts: Path) -> list[dict[str, Any]]:
+    """The documents as `prepare` holds them between cleaning and packing: its parts, each {path, documents}."""
+    source = Source(path=f"{texts}/*.jsonl", format="jsonl")
     nothing_dropped = Clean(min_chars=0, max_chars=10**9, min_alpha_fraction=0.0, max_repeated_line_fraction=1.0)
-    item = {
-        "folder": folder.url,
-        "number": 0,
-        "files": files,
-        "sources": [source.model_dump()],
-        "clean": nothing_dropped.model_dump(),
-    }
-    summary = steps.clean_group(item)
-    import pyarrow as pa
-
-    table = pa.concat_tables(shards.read_table(folder, part["path"]) for part in summary["parts"])
-    shards.write_table(folder, "texts.parquet", table.select(["id", "source", "text"]), row_group_size=256)
-    return table
+    settings = {"sources": [source.model_dump()], "clean": nothing_dropped.model_dump()}
+    groups = sources.grouped(sources.list_files([source]))
+    made = [
+        steps.clean_group(
+            {"folder": folder.url, "number": number, "files": [file.as_json() for file in files], **settings}
+        )
+        for number, files in enumerate(groups)
+    ]
+    return [part for summary in made for part in summary["parts"]]
 
 
 def _train(folder: Folder, texts: list[str]) -> None:
@@ -95,14 +88,20 @@ def _train(folder: Folder, texts: list[str]) -> None:
         tokenizer.train(iter(chosen), VOCAB_SIZE, place)
 
 
-def _items(folder: Folder, sizes: list[int]) -> list[dict[str, Any]]:
+def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> list[dict[str, Any]]:
     """The tasks that `prepare` would make of the documents."""
     known = tokenizer.facts(folder / "tokenizer")
-    return [
-        {"folder": folder.url, "split": "train", "number": number, "pieces": [("texts.parquet", list(range(start, end)))],
-         "engine": "tiktoken", "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
-        for number, (start, end) in enumerate(packing.ranges(sizes, SHARD_TOKENS * 4.0))
-    ]  # fmt: skip
+    places = [(part["path"], row) for part in parts for row in range(part["documents"])]
+    items = []
+    for number, (start, end) in enumerate(packing.ranges(sizes, SHARD_TOKENS * 4.0)):
+        pieces: dict[str, list[int]] = {}
+        for path, row in places[start:end]:
+            pieces.setdefault(path, []).append(row)
+        items.append(
+            {"folder": folder.url, "split": "train", "number": number, "pieces": list(pieces.items()),
+             "engine": "tiktoken", "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
+        )  # fmt: skip
+    return items
 
 
 def _manta(items: list[dict[str, Any]]) -> dict[str, Any]:

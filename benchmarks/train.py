@@ -59,7 +59,7 @@ def main() -> None:
 def _shards() -> Path:
     """Rows of real text, made by Manta itself."""
     output = harness.SCRATCH / "train"
-    data = {"sources": [{"path": str(corpus.english(8)), "format": "jsonl"}], "seq_len": SEQ_LEN}
+    data = {"sources": [{"path": f"{corpus.english(8)}/*.jsonl", "format": "jsonl"}], "seq_len": SEQ_LEN}
     wanted = {
         "kind": "prepare",
         "name": "shards",

@@ -26,7 +26,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     eos = tokenizer.eos_token_id
     table = datasets.load_dataset(
-        "parquet", data_files=str(folder / "texts.parquet"), split="train", cache_dir=str(target / "cache")
+        "parquet", data_files=str(folder / "work/cleaned/*.parquet"), split="train", cache_dir=str(target / "cache")
     )
 
     def tokenise(batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""tiktoken alone: encode every text of FOLDER/texts.parquet with the vocabulary of FOLDER/tokenizer, on one thread."""
+"""tiktoken alone: encode every text of FOLDER/work/cleaned with the vocabulary of FOLDER/tokenizer, on one thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from manta.data import tokenizer
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    texts = pq.read_table(folder / "texts.parquet", columns=["text"]).column("text").to_pylist()
+    texts = pq.read_table(folder / "work" / "cleaned", columns=["text"]).column("text").to_pylist()
     encode = tokenizer.encoders((folder / "tokenizer" / "tokenizer.json").read_text())["tiktoken"]
     wall, cpu = time.perf_counter(), time.process_time()
     tokens = sum(len(encode(text)) for text in texts)
