@@ -134,8 +134,10 @@ def application(recipe: ServeRecipe, launch: Launch, listen: bool) -> Any:
 def build(args: dict[str, str]) -> Any:
     """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`. Serve's proxies listen.
 
-    The YAML's `http_options` decide host and port there, so the recipe's own must say the same.
+    The YAML's `http_options` decide host and port there. Raises InputError where they are open and the recipe has no keys.
     """
+    from serving.deploy import controller
+
     unknown = set(args) - {"recipe"}
     if "recipe" not in args or unknown:
         raise InputError(f"args = {args!r}: give exactly `recipe: PATH`")
@@ -143,4 +145,7 @@ def build(args: dict[str, str]) -> Any:
     assert isinstance(recipe, ServeRecipe)
     # The proxies hold the port already: it is not this builder's to take.
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
-    return application(recipe, launches.prepare(free), listen=False)
+    launch = launches.prepare(free)
+    if (serving := controller()) is not None:
+        launches.require_safe_host(serving.http_config.host, bool(launch.key_hashes))
+    return application(recipe, launch, listen=False)

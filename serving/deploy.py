@@ -28,12 +28,12 @@ STOP_SECONDS = 60.0
 
 
 class Running(NamedTuple):
-    """An endpoint that answers. `process_ids` are its replicas and engines, where they are on this machine."""
+    """An endpoint that answers. `processes` are its replica and engine, where they are on this machine: pid -> birth."""
 
     url: str
     launch: Launch
     ready_seconds: float
-    process_ids: tuple[int, ...]
+    processes: dict[int, int]
 
 
 @contextlib.contextmanager
@@ -57,15 +57,16 @@ def endpoint(
     progress.note(f"starting {recipe.name} on {launch.url}")
     # One replica on this machine opens the port itself: no proxy, no copy of each token between processes.
     listen = settings.max_replicas == 1 and cluster.is_local()
-    process_ids: tuple[int, ...] = ()
+    processes: dict[int, int] = {}
     try:
         url = _deploy(recipe, launch, listen)
         handle = _wait_running(recipe.name, url)
         if listen:
-            process_ids = tuple(handle.process_ids.remote().result(timeout_s=30))
-        yield Running(url, launch, time.monotonic() - started, process_ids)
+            found = handle.process_ids.remote().result(timeout_s=30)
+            processes.update({pid: birth for pid in found if (birth := born(pid)) is not None})
+        yield Running(url, launch, time.monotonic() - started, processes)
     finally:
-        _end(recipe.name, process_ids)
+        _end(recipe.name, processes)
 
 
 def _check_fits(recipe: ServeRecipe) -> None:
@@ -95,14 +96,16 @@ def _deploy(recipe: ServeRecipe, launch: Launch, listen: bool) -> str:
         http = {"host": launch.host, "port": launch.port, "request_timeout_s": None}
         serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
         # Where Serve ran before, its proxies stay where they are.
-        launch = dataclasses.replace(launch, host=_client().http_config.host, port=_client().http_config.port)
+        found = controller().http_config
+        launches.require_safe_host(found.host, bool(launch.key_hashes))
+        launch = dataclasses.replace(launch, host=found.host, port=found.port)
     prefix = None if listen else "/"
     target = serve.RunTarget(application(recipe, launch, listen), name=recipe.name, route_prefix=prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     return launch.url
 
 
-def _client() -> Any:
+def controller() -> Any:
     """Serve's controller as this driver knows it, None where Serve does not run."""
     from ray.serve.context import _get_global_client
 
@@ -113,7 +116,7 @@ def _applications() -> dict[str, Any]:
     """The applications that Serve runs on this cluster now."""
     from ray import serve
 
-    return {} if _client() is None else dict(serve.status().applications)
+    return {} if controller() is None else dict(serve.status().applications)
 
 
 def _wait_running(name: str, url: str) -> Any:
@@ -129,7 +132,7 @@ def _wait_running(name: str, url: str) -> Any:
             raise StageFailed(f"the endpoint {name} did not start: {_reason(reasons)}")
         if status == "RUNNING" and is_ready(url):
             return serve.get_deployment_handle("Endpoint", name)
-        time.sleep(0.1)
+        time.sleep(0.2)
     raise StageFailed(
         f"the endpoint {name} is not ready after {START_SECONDS:.0f} s (Serve says {status}): see Ray's logs"
     )
@@ -164,7 +167,7 @@ def _says_ok(url: str) -> bool:
         return False
 
 
-def _end(name: str, process_ids: tuple[int, ...]) -> None:
+def _end(name: str, processes: Mapping[int, int]) -> None:
     """Stop the application (and Serve, where it is ours), then make sure that its processes and its port are gone."""
     import ray
     from ray import serve
@@ -177,18 +180,35 @@ def _end(name: str, process_ids: tuple[int, ...]) -> None:
             serve.shutdown()
         else:  # others' applications run on this cluster
             serve.delete(name)
-        deadline = time.monotonic() + STOP_SECONDS
-        while any(is_alive(pid) for pid in process_ids):
-            if time.monotonic() > deadline:
-                for pid in filter(is_alive, process_ids):
-                    os.kill(pid, signal.SIGKILL)
-                break
-            time.sleep(0.05)
+        end_processes(processes, STOP_SECONDS)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs: a dead one that nobody has waited for yet does not."""
+def end_processes(processes: Mapping[int, int], patience: float) -> None:
+    """Wait until the processes (pid -> birth) have ended; what is left after `patience` seconds is killed."""
+    deadline = time.monotonic() + patience
+    while left := [pid for pid, birth in processes.items() if is_alive(pid, birth)]:
+        if time.monotonic() > deadline:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def is_alive(pid: int, birth: int) -> bool:
+    """Whether this very process runs: not one that got its number since, nor a dead one nobody has waited for."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] != "Z" and int(fields[19]) == birth
+
+
+def born(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None where it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat behind the name, from the state on."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return None

@@ -21,7 +21,7 @@ from manta.progress import Progress
 from manta.schema import ServeRecipe
 from manta.storage import Folder
 from serving import launch as launches
-from serving.deploy import STOP_SECONDS, Running, endpoint, is_alive, is_healthy
+from serving.deploy import STOP_SECONDS, Running, born, end_processes, endpoint, is_alive, is_healthy
 
 STATE, LOG, RECIPE = "server.json", "server.log", "server.yaml"
 
@@ -108,9 +108,7 @@ def stop(target: str) -> str:
             os.killpg(state["pid"], signal.SIGKILL)  # it leads a session of its own: nothing else is in its group
             deadline += STOP_SECONDS
         time.sleep(0.1)
-    left = [pid for pid in state["process_ids"] if is_alive(pid)]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    end_processes({int(pid): birth for pid, birth in state["processes"].items()}, patience=5)
     (folder / STATE).unlink(missing_ok=True)
     return f"{state['name']} is stopped ({state['url']} is free)"
 
@@ -123,8 +121,8 @@ def _announce(running: Running) -> None:
             "name": running.launch.name,
             "url": running.url,
             "pid": os.getpid(),
-            "born": _born(os.getpid()),
-            "process_ids": list(running.process_ids),
+            "born": born(os.getpid()),
+            "processes": running.processes,
             "fingerprint": running.launch.fingerprint,
             "ready_seconds": round(running.ready_seconds, 1),
         }
@@ -161,16 +159,8 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_server(state: Mapping[str, Any]) -> bool:
-    """Whether the process of a state file is still that one, not another that got its number since."""
-    return is_alive(state["pid"]) and _born(state["pid"]) == state["born"]
-
-
-def _born(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; None where it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    """Whether the process of a state file still runs."""
+    return is_alive(state["pid"], state["born"])
 
 
 def _as_it_was(code: int, log: str, where: Path) -> MantaError:

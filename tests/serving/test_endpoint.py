@@ -31,8 +31,8 @@ def endpoint(tiny_model, serve_recipe, ray_session, tmp_path_factory) -> Iterato
         serve_recipe(keys.parent, tiny_model, keys_file=str(keys), max_body_bytes=5000), Progress(quiet=True)
     ) as running:
         yield running
-    assert running.process_ids
-    assert not [pid for pid in running.process_ids if deploy.is_alive(pid)]
+    assert len(running.processes) >= 2
+    assert not [pid for pid, birth in running.processes.items() if deploy.is_alive(pid, birth)]
     with socket.socket() as again:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", running.launch.port))
@@ -157,12 +157,12 @@ def test_the_port_counts_as_taken_while_it_serves(endpoint, serve_recipe, tiny_m
 
 def test_z_a_dead_engine_is_replaced(endpoint, client, wait_until):
     """Last in this file that uses the endpoint: afterwards its processes are others."""
-    replica, *engine = endpoint.process_ids
+    replica, *engine = endpoint.processes
     for pid in engine:
         os.kill(pid, signal.SIGKILL)
     wait_until(
         lambda: not deploy.is_ready(endpoint.url), seconds=30, what="the endpoint still says ready without an engine"
     )
     wait_until(lambda: deploy.is_ready(endpoint.url), seconds=240, what="Serve did not bring the endpoint back")
-    assert not deploy.is_alive(replica)
+    assert not deploy.is_alive(replica, endpoint.processes[replica])
     assert client.completions.create(model="tiny", prompt="fox", max_tokens=2).usage.completion_tokens == 2

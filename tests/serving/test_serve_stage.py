@@ -52,7 +52,8 @@ def test_detached_chat_and_stop(tiny_model, serve_recipe, output, manta_cli, tmp
     assert len(said.stdout.split("\n")) >= 3
     stopped = manta_cli("serve", "stop", str(file), timeout=120)
     assert stopped.returncode == 0, stopped.stderr
-    assert not [pid for pid in (state["pid"], *state["process_ids"]) if deploy.is_alive(pid)]
+    processes = {state["pid"]: state["born"], **state["processes"]}
+    assert not [pid for pid, birth in processes.items() if deploy.is_alive(int(pid), birth)]
     assert not deploy.is_ready(state["url"])
     gone = chat(state["url"], "hello\n")
     assert gone.returncode == 2
