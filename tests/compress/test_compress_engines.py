@@ -150,7 +150,8 @@ def test_wrong_scales_are_refused_now_and_later(trained: Trained, output: Path, 
     one, other = (f"model.layers.{n}.mlp.down_proj.weight_scale" for n in (0, 2))
     weights[one], weights[other] = 3 * weights[other], weights[one] / 3
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    recipe = evaluate_recipe(trained, output, str(broken), name="broken-scores")
+    settings = {"engine": "transformers", "perplexity_rows": 16}
+    recipe = evaluate_recipe(trained, output, str(broken), name="broken-scores", evaluate=settings)
     with pytest.raises(GateRefused, match="perplexity_recovery"):
         make(recipe)
     written = artifacts.open_artifact("broken-scores", str(output))  # complete, with its figures

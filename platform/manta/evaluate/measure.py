@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,11 +42,9 @@ def measure(
     def note(text: str) -> None:
         mailbox.put.remote({"note": f"{role}: {text}"})
 
-    started = time.monotonic()
     with model_folder(source) as model:
         outcome = _measure(recipe, model, inputs, note)
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    outcome["seconds"] = round(time.monotonic() - started, 1)
     outcome["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
     folder.write_text(file_of(role), json.dumps(outcome))
 
@@ -65,26 +62,25 @@ def _measure(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], n
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     rows = _rows(recipe, model, inputs)
     asked = _questions(recipe, model, tokenizer, inputs)
-    longest = max(
-        [0, *map(len, rows)] + [len(prompt) + limit for prompt, limit in zip(asked.prompts, asked.limits, strict=True)]
-    )
-    engine = engines.load(settings.engine, model, settings.dtype, longest)
+    ends = [len(prompt) + limit for prompt, limit in zip(asked.prompts, asked.limits, strict=True)]
+    engine = engines.load(settings.engine, model, settings.dtype, max([*map(len, rows), *ends]))
     note(f"loaded into {settings.engine}")
-    nll = engine.nll(rows) if len(rows) else []
+    nll = engine.nll(rows) if rows else []
     tokens = [len(row) - 1 for row in rows]
     if nll:
         note(f"perplexity {perplexity(nll, tokens):.4g} over {sum(tokens):,} tokens")
-    answers = engine.generate(asked.prompts, asked.limits) if asked.prompts else []
-    if answers:
-        note(f"{len(answers)} {recipe.evaluate.task.name if recipe.evaluate.task else ''} answers")
-    gap = _engine_gap(recipe, model, rows[:GAP_ROWS], nll[:GAP_ROWS])
-    decode = TASKS[settings.task.name].decode if settings.task is not None else None
+    predictions = []
+    if settings.task is not None and asked.prompts:
+        answers = engine.generate(asked.prompts, asked.limits)
+        texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+        predictions = [TASKS[settings.task.name].decode(text) for text in texts]
+        note(f"{len(predictions)} answers")
     return {
         "nll": nll,
         "tokens": tokens,
-        "predictions": [decode(tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers if decode],
+        "predictions": predictions,
         "references": asked.references,
-        "engine_gap": gap,
+        "engine_gap": _engine_gap(recipe, model, rows[:GAP_ROWS], nll[:GAP_ROWS]),
     }
 
 
