@@ -234,6 +234,13 @@ def installed() -> dict[str, Package]:
     return {canonicalize_name(package.name): package for package in made}
 
 
+def set_up() -> list[str]:
+    """The locks that this environment was made from, as install.py noted them."""
+    stamp = Path(sys.prefix) / "manta-setup.json"
+    made = json.loads(stamp.read_text()) if stamp.exists() else {"profile": "cpu", "extras": []}
+    return [made["profile"], "dev", *made["extras"]]
+
+
 def check(locks: Iterable[str]) -> list[str]:
     """What is wrong with these locks, seen from the environment this runs in."""
     found: list[str] = []
@@ -263,7 +270,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with this environment, write nothing")
     options = parser.parse_args()
     if options.check:
-        found = check(options.locks or ["cpu", "dev"])
+        found = check(options.locks or set_up())
         print("\n".join(found) or "the environment is what the locks say")
         return 1 if found else 0
     for lock in options.locks or LOCKS:
