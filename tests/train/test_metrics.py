@@ -49,3 +49,20 @@ def test_a_fresh_start_forgets_an_attempt_without_a_checkpoint(tmp_path: Path) -
 def test_fewer_lines_than_the_checkpoint_knows_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="has 0 lines, the checkpoint of step 5 was written after 5"):
         Metrics(Folder(tmp_path), 5, 5)
+
+
+def test_a_store_that_is_no_disk(tmp_path: Path) -> None:
+    """Lines reach it with each sync, TensorBoard's events at the end."""
+    folder = Folder(f"memory://{tmp_path.name}")
+    metrics = Metrics(folder, 0, 0)
+    metrics.add("train", 1, loss=3.0)
+    metrics.sync()
+    assert [line["step"] for line in read(folder)] == [1]
+    metrics.add("train", 2, loss=2.0)
+    metrics.close()
+    assert [line["step"] for line in read(folder)] == [1, 2]
+    assert any(name.startswith("tensorboard/events") for name in folder.files())
+    again = Metrics(folder, 1, 1)
+    again.close()
+    assert [line["step"] for line in read(folder)] == [1]
+    folder.clear()

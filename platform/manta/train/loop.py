@@ -98,10 +98,14 @@ def train(job: Job) -> dict[str, Any]:
             raise RuntimeError(f"the stream delivered step {found}, but the model stands at step {step}")
         torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
         lr = learning_rate(step, job.steps, recipe.optimizer.lr, recipe.schedule)
-        scored = _global_sum([count_scored(batch)])[0] if "labels" in batch else count_scored(batch) * resources.workers
+        scored = (
+            _global_sum([count_scored(batch)], engine.device)[0]
+            if "labels" in batch
+            else count_scored(batch) * resources.workers
+        )
         share, norm = engine.step(batch, max(1, int(scored)), lr)
         stop_wish = driver.stop_wished() if driver else False
-        loss, stop_votes = _global_sum([share, float(stop_wish)])
+        loss, stop_votes = _global_sum([share, float(stop_wish)], engine.device)
         step, stopping = step + 1, stop_votes > 0
         if not math.isfinite(loss):
             raise StageFailed(
@@ -173,14 +177,14 @@ def _seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _global_sum(values: list[float]) -> list[float]:
+def _global_sum(values: list[float], device: Any) -> list[float]:
     """Elementwise sums over all ranks, in double precision."""
     import torch
 
-    total = torch.tensor(values, dtype=torch.float64)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
     if torch.distributed.get_world_size() > 1:
         torch.distributed.all_reduce(total)
-    return [float(value) for value in total]
+    return [float(value) for value in total.cpu()]
 
 
 def _validation_rows(job: Job, rank: int) -> dict[str, np.ndarray]:
@@ -200,7 +204,7 @@ def _validation_rows(job: Job, rank: int) -> dict[str, np.ndarray]:
 def _validate(engine: Any, rows: dict[str, np.ndarray]) -> tuple[float, int]:
     """Mean loss (nats a token) over the validation rows of all ranks, and how many tokens were scored."""
     loss, scored = engine.evaluate(rows)
-    loss, scored = _global_sum([loss, scored])
+    loss, scored = _global_sum([loss, scored], engine.device)
     return loss / max(1.0, scored), int(scored)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,17 @@ class Metrics:
             raise RuntimeError(
                 f"{folder.url}/{FILE} has {len(kept)} lines, the checkpoint of step {step} was written after {keep_lines}"
             )
-        if folder.local_path is not None:
-            self.path, board = folder.local_path / FILE, str(folder.local_path / TENSORBOARD)
-        else:
-            self.path, board = Path(tempfile.mkdtemp(prefix="manta-")) / FILE, f"{folder.url}/{TENSORBOARD}"
+        self._scratch = None if folder.local_path is not None else tempfile.TemporaryDirectory(prefix="manta-")
+        local = folder.local_path if self._scratch is None else Path(self._scratch.name)
+        assert local is not None
+        self.path = local / FILE
         scratch = self.path.with_suffix(f".{os.getpid()}.tmp")
         scratch.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         scratch.replace(self.path)
         self.lines = len(kept)
         self.last = {line["kind"]: line for line in kept}  # kind -> its newest line
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(board, purge_step=step + 1 if step else None, flush_secs=30)
+        self._board = SummaryWriter(str(local / TENSORBOARD), purge_step=step + 1 if step else None, flush_secs=30)
 
     def add(self, kind: str, step: int, **figures: Any) -> None:
         """One line: `kind` is train or validation, `step` the number of steps trained so far."""
@@ -64,10 +65,14 @@ class Metrics:
     def sync(self) -> None:
         """Make the lines so far as durable as a checkpoint."""
         os.fsync(self._file.fileno())
-        if self.folder.local_path is None:
+        if self._scratch is not None:
             self.folder.write_text(FILE, self.path.read_text(encoding="utf-8"))
 
     def close(self) -> None:
         self.sync()
         self._file.close()
         self._board.close()
+        if self._scratch is not None:
+            with self.folder.staged(TENSORBOARD) as board:
+                shutil.copytree(self.path.parent / TENSORBOARD, board, dirs_exist_ok=True)
+            self._scratch.cleanup()
