@@ -17,6 +17,7 @@ from manta.progress import Progress
 # A local Ray gets a few logical CPUs more than the machine has cores: Ray Data's readers and the Serve controller must
 # be schedulable while training workers hold every core, and they idle most of the time.
 SPARE_CPUS = 2
+START_ATTEMPTS = 3
 _LOCAL_MARK = "manta_local"  # a resource by which every process of a local Ray knows where it is
 
 # Read by Ray's own processes when they start, so they must be set before Ray is imported.
@@ -88,14 +89,18 @@ def _probe(address: str, remedy: str) -> None:
 def _start(cores: int, options: dict[str, Any]) -> None:
     import ray
 
-    try:
-        ray.init(
-            address="local", num_cpus=cores + SPARE_CPUS, resources={_LOCAL_MARK: 1}, include_dashboard=False, **options
-        )
-    except (RuntimeError, ConnectionError, TimeoutError) as error:
-        raise StageFailed(
-            f"Ray did not start on this machine: {error}; `manta doctor` shows what is missing"
-        ) from error
+    mine: dict[str, Any] = {"num_cpus": cores + SPARE_CPUS, "resources": {_LOCAL_MARK: 1}, "include_dashboard": False}
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", **mine, **options)
+            return
+        except Exception as error:  # noqa: BLE001 - Ray raises bare ones here; its 30 s are too few on a busy machine
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                remedy = "close other programs, then run the same command again; `manta doctor` shows what is missing"
+                raise StageFailed(
+                    f"Ray did not start on this machine in {attempt} attempts: {error}: {remedy}"
+                ) from error
 
 
 @contextlib.contextmanager
