@@ -49,7 +49,7 @@ def endpoint(
     settings, resources = recipe.serve, recipe.resources
     cluster.connect(resources.address, settings.max_replicas * resources.cpus_per_replica)
     _check_fits(recipe)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    _quieten_serve()
     if recipe.name in _applications():
         raise InputError(
             f"name = {recipe.name!r}: the cluster serves an application of this name already: choose another"
@@ -67,6 +67,13 @@ def endpoint(
         yield Running(url, launch, time.monotonic() - started, processes)
     finally:
         _end(recipe.name, processes)
+
+
+def _quieten_serve() -> None:
+    """Serve tells this process's stderr each step it takes; its import sets that up, so it comes first."""
+    import ray.serve  # noqa: F401
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def _check_fits(recipe: ServeRecipe) -> None:

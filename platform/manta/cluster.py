@@ -94,7 +94,7 @@ def _start(cores: int, options: dict[str, Any]) -> None:
         try:
             ray.init(address="local", **mine, **options)
             return
-        except Exception as error:  # noqa: BLE001 - Ray raises bare ones here; its 30 s are too few on a busy machine
+        except Exception as error:  # Ray raises bare ones here: its 30 seconds are too few on a busy machine
             ray.shutdown()
             if attempt == START_ATTEMPTS:
                 remedy = "close other programs, then run the same command again; `manta doctor` shows what is missing"

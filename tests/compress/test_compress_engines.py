@@ -102,6 +102,29 @@ def test_only_the_blocks_are_quantised(trained: Trained, compressed: Artifact) -
     assert metrics["parameters"] == sum(tensor.numel() for tensor in before.values())
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "strength", "blocks"), [("rtn", None, []), ("rtn", 0.5, [1, 2, 3]), ("gptq", 0.8, [1, 2, 3, 3])]
+)
+def test_each_way_keeps_what_was_learnt(
+    trained: Trained, tmp_path: Path, algorithm: str, strength: float | None, blocks: list[int]
+) -> None:
+    from manta.compress import quantise
+    from manta.data.sample import sample_rows
+    from manta.schema import CompressSettings
+    from manta.storage import Folder
+
+    chosen = CompressSettings.model_validate(
+        {"algorithm": algorithm, "smoothquant": strength, "calibration": {"shards": "-"} if strength else None}
+    )
+    train, validation = (sample_rows(Folder(trained.shards), split, 16, seed=0) for split in ("train", "validation"))
+    reported: list[int] = []
+    rows = train if quantise.needs_rows(chosen) else None
+    quantise.quantise(trained.model, tmp_path, chosen, rows, lambda done, total: reported.append(done))
+    assert reported == blocks or (strength and set(reported) == set(blocks))
+    before, after = (transformers_perplexity(model, validation) for model in (trained.model, tmp_path))
+    assert after == pytest.approx(before, rel=0.03)
+
+
 def test_the_tokenizer_comes_along_as_it_is(trained: Trained, compressed: Artifact) -> None:
     model = Path(compressed.folder.url) / "model"
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):

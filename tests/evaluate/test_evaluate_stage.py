@@ -113,3 +113,14 @@ def test_answers_get_what_positions_are_left() -> None:
     assert limits([[0] * 10, [0] * 60], positions=64, wanted=16) == [16, 4]
     with pytest.raises(InputError, match="64 tokens and the model takes 64"):
         limits([[0] * 64], positions=64, wanted=16)
+
+
+def test_broken_figures_are_null_in_json_and_miss_the_gate() -> None:
+    recipe = recipe_of("gate.perplexity_recovery=95.0")
+    report = stage.summarise(recipe, {"model": measured([math.nan], ["a b"]), "base": measured([4.0], ["a b"])})
+    assert report["figures"]["passed"] is False
+    kept = stage.finite(report)
+    assert kept["figures"]["perplexity"] is None
+    assert kept["figures"]["base_perplexity"] == pytest.approx(math.e)
+    assert kept["intervals"]["perplexity"] is None
+    assert kept["nll"]["model"] == [None]

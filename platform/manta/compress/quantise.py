@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from manta.sections import CompressSettings
 
 KEPT = ["lm_head"]
-WEIGHTS = ("model.safetensors", "model-", "pytorch_model")  # file names of a Hugging Face directory's weights
+# What is copied from the source: tokenizer, chat template, generation settings and licence, whatever their names.
+COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 Report = Callable[[int, int], None]  # called with (blocks done, blocks)
 
@@ -96,7 +97,9 @@ def quantise(source: Path, target: Path, settings: CompressSettings, rows: np.nd
     model.save_pretrained(target, save_compressed=True)
     (target / "recipe.yaml").unlink()  # llmcompressor's own; the manifest says more
     for file in source.iterdir():
-        if file.is_file() and file.name != "config.json" and not file.name.startswith(WEIGHTS):
+        # config.json and the index describe the weights, which are others now.
+        beside = file.name.endswith(COPIED) and file.name != "config.json" and not file.name.endswith(".index.json")
+        if file.is_file() and (beside or file.name.startswith("LICENSE")):
             shutil.copyfile(file, target / file.name)
 
 

@@ -105,5 +105,6 @@ def _compress(
 
 
 def weight_bytes(model: Path) -> int:
-    """Bytes of the safetensors files of a Hugging Face directory."""
-    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    """Bytes of the weights of a Hugging Face directory: its safetensors files, or the older format's."""
+    files = list(model.glob("*.safetensors")) or list(model.glob("pytorch_model*.bin"))
+    return sum(file.stat().st_size for file in files)

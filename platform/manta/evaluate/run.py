@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -100,9 +101,11 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
             isolate.run(calls, f"evaluate {recipe.name}")
     measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models}
     report = summarise(recipe, measured)
+    report = finite(report)
     report["models"] = {name: {"ref": item.ref, "fingerprint": item.fingerprint} for name, item in models.items()}
     draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    return report["figures"] | {
+    figures: dict[str, Any] = report["figures"]
+    return figures | {
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in measured.values()),
     }
@@ -133,6 +136,15 @@ def summarise(recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]]) -> di
     figures["missed"] = recovery.missed(recipe.gate, figures)
     figures["passed"] = not figures["missed"]
     return report
+
+
+def finite(value: Any) -> Any:
+    """The same data with null for what JSON cannot hold: a broken model's infinities and not-a-numbers."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _add_perplexity(report: dict[str, Any], model: dict[str, Any], base: dict[str, Any] | None, seed: int) -> None:
