@@ -21,14 +21,14 @@ from manta.data.spread import spread
 from manta.sections import Clean, Source
 from manta.storage import Folder
 
-VOCAB_SIZE, SEQ_LEN, SHARD_TOKENS, TRAIN_CHARS = 16_384, 512, 1_048_576, 20_000_000
+VOCAB_SIZE, SEQ_LEN, SHARD_TOKENS, TRAIN_CHARS = 16_384, 512, 1_048_576, 5_000_000
 YARDSTICKS = Path(__file__).resolve().parent / "yardsticks"
 CORES = 2
 
 
 def main() -> None:
     with harness.bench("data", __doc__) as bench:
-        megabytes = 70
+        megabytes = 36 if bench.quick else 70
         folder = Folder(harness.SCRATCH / "data")
         shutil.rmtree(harness.SCRATCH / "data", ignore_errors=True)
         bench.say("data: gathering text and training a tokenizer (not measured)")

@@ -251,6 +251,7 @@ class Bench:
         """A figure of the row: a number, or several of which the median counts."""
         values = [float(value)] if isinstance(value, (int, float)) else [float(item) for item in value]
         if not values:
+            self.error = self.error or f"{name}: no run finished: {self._first_failure()}"
             self.figures[name] = {"median": None, "unit": unit, "note": note or "no run finished"}
             return
         shown = {key: _rounded(item) for key, item in spread(values).items()}
@@ -259,6 +260,9 @@ class Bench:
     def ratio(self, name: str, runs: Mapping[str, Sequence[Run]], of: str, over: str, key: str, note: str = "") -> None:
         """The figure `name`: `key` of competitor `of` divided by that of `over`, pair by pair."""
         self.figure(name, pair_ratios(runs[of], runs[over], key), unit="x", note=note or f"{key}: {of} / {over}")
+
+    def _first_failure(self) -> str:
+        return next((run.error for runs in self.runs.values() for run in runs if run.error), "none was started")
 
     def row(self) -> dict[str, Any]:
         """The finished row as JSON data."""

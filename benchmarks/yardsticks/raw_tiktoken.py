@@ -14,7 +14,8 @@ from manta.data import tokenizer
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    texts = pq.read_table(folder / "work" / "cleaned", columns=["text"]).column("text").to_pylist()
+    parts = sorted((folder / "work" / "cleaned").glob("*.parquet"))
+    texts = [text for part in parts for text in pq.read_table(part, columns=["text"]).column("text").to_pylist()]
     encode = tokenizer.encoders((folder / "tokenizer" / "tokenizer.json").read_text())["tiktoken"]
     wall, cpu = time.perf_counter(), time.process_time()
     tokens = sum(len(encode(text)) for text in texts)
