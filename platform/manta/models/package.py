@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -75,7 +77,10 @@ def _convert(source: Path, folder: Path) -> None:
 
     logging.disable_progress_bar()
     where, file = source.parent, source.name
-    loaded = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.bfloat16, local_files_only=True)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that no setting turns off
+        loaded = AutoModelForCausalLM.from_pretrained(
+            where, gguf_file=file, dtype=torch.bfloat16, local_files_only=True
+        )
     config = loaded.config
     for leftover in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(config, leftover):
