@@ -21,7 +21,9 @@ class Progress:
         self.stream = stream or (sys.stdout if as_json else sys.stderr)
         self.stage = ""
         self._shown = 0.0
-        self._origin: tuple[float, float] | None = None  # moment and amount of the first update: starting up is not work
+        self._origin: tuple[float, float] | None = (
+            None  # moment and amount of the first update: starting up is not work
+        )
         self._open_line = False
 
     def event(self, event: str, **fields: Any) -> None:
