@@ -60,3 +60,12 @@ def test_a_dead_address_is_the_users_input() -> None:
     cluster.disconnect()
     with pytest.raises(InputError, match="no Ray cluster answers"):
         cluster.connect("127.0.0.1:1")
+
+
+def test_what_rays_daemons_announce_never_reaches_stdout(capsys) -> None:
+    """stdout holds the JSON lines of a run; the advice on worker counts is dropped, everything else is shown."""
+    noise = "WARNING: 14 PYTHON worker processes have been started on node: x"
+    cluster._announce({"lines": [noise, "out of memory"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "ray: out of memory\n"

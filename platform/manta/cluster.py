@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ def connect(address: str | None = None, minimum_cpus: int = 0) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
     with _signals_kept():
+        _keep_stdout()
         if in_job() or address:
             _join(address or "auto", options)
         else:
@@ -103,6 +105,20 @@ def _start(cores: int, options: dict[str, Any]) -> None:
                 ) from error
 
 
+def _keep_stdout() -> None:
+    """Send what Ray's daemons announce to stderr: Ray 2.60 prints it on stdout, among the JSON lines of a run."""
+    import ray._private.worker as internals
+
+    internals.print_to_stdstream = _announce
+
+
+def _announce(data: dict[str, Any], *_: Any, **__: Any) -> None:
+    """Print a daemon's messages, but for its advice on counts of worker processes, which Manta chose on purpose."""
+    for line in data.get("lines", ()):
+        if "worker processes have been started" not in line:
+            sys.stderr.write(f"ray: {line}\n")
+
+
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
     """Undo the SIGTERM handler that Ray installs: ours turns the signal into an orderly interruption."""
@@ -118,8 +134,6 @@ def _signals_kept() -> Iterator[None]:
 
 def disconnect() -> None:
     """Leave the cluster; a local Ray's processes end with it."""
-    import sys
-
     if "ray" in sys.modules:
         import ray
 
