@@ -115,6 +115,12 @@ def test_a_folder_in_use_is_refused(tmp_path) -> None:
             begin(recipe)
 
 
+def test_a_kill_during_the_very_first_write_leaves_no_stranger(tmp_path) -> None:
+    make_shards(str(tmp_path))
+    Folder(tmp_path / "base").write_text(".manifest.json.123.tmp", "{")
+    assert isinstance(begin(pretrain(str(tmp_path))), Draft)
+
+
 def test_the_lock_dies_with_its_process(tmp_path) -> None:
     code = (
         "import os,sys,signal; from manta import artifact; from manta.storage import Folder\n"

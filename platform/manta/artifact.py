@@ -235,7 +235,7 @@ def _begin(folder: Folder, manifest: dict[str, Any], inputs: dict[str, Resolved]
     if old is not None:
         _refuse_other_settings(folder, old, manifest, replace)
         folder.clear()
-    elif set(folder.files()) - {".lock"}:
+    elif any(not name.startswith(".") for name in folder.files()):  # a lock, or the scratch of a write cut short
         raise InputError(f"{folder.url} holds files that are not Manta's: choose another `name` or `output`")
     made = Draft(folder, manifest, inputs, resumed=False)
     made.save()
