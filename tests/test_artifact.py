@@ -100,7 +100,15 @@ def test_content_hash_covers_the_result_and_not_the_working_files(tmp_path) -> N
     folder = Folder(tmp_path / "x")
     folder.write_text("model/a", "1")
     before = artifacts.content_hash(folder)
-    for name in ("checkpoints/step-1/a", "metrics.jsonl", "work/rows", "trials/1/a", "tensorboard/e", "report.html"):
+    for name in (
+        "checkpoints/step-1/a",
+        "metrics.jsonl",
+        "work/rows",
+        "trials/1/a",
+        "tensorboard/e",
+        "report.html",
+        "train/.0.parquet.7.tmp",
+    ):
         folder.write_text(name, "noise")
     assert artifacts.content_hash(folder) == before
     folder.write_text("model/a", "2")

@@ -163,8 +163,9 @@ def _package_fingerprint(role: str, ref: str) -> str:
 
 
 def content_hash(folder: Folder) -> str:
-    """SHA-256 over the sorted (path, SHA-256) pairs of a result's files, working files left out."""
-    files = {name: folder.file_sha256(name) for name in folder.files() if not name.startswith(WORKING)}
+    """SHA-256 over the sorted (path, SHA-256) pairs of a result's files; working and hidden files are left out."""
+    result = [name for name in folder.files() if not name.startswith(WORKING) and "/." not in f"/{name}"]
+    files = {name: folder.file_sha256(name) for name in result}
     return recipes.digest(files)
 
 
