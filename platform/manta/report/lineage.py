@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def text(tree: Mapping[str, Any], role: str = "", depth: int = 0) -> str:
-    """Render the tree of `artifact.lineage`; each line: role, kind, name or reference, fingerprint, place."""
-    lead = "  " * depth + (f"{role}: " if role else "")
-    name = tree.get("name") or tree.get("ref") or ""
-    parts = [
-        str(tree.get("kind", "?")),
-        str(name),
-        f"[{str(tree.get('fingerprint', '?'))[:12]}]",
-        str(tree.get("path", "")),
-    ]
-    line = lead + "  ".join(part for part in parts if part)
+def text(tree: Mapping[str, Any]) -> str:
+    """Render the tree of `artifact.lineage`; each line: role, kind, name or reference, fingerprint, place.
+
+    What several stages share is shown whole where it first stands, and named from then on.
+    """
+    return "\n".join(_lines(tree, "", 0, set()))
+
+
+def _lines(tree: Mapping[str, Any], role: str, depth: int, seen: set[str]) -> Iterator[str]:
+    lead = "  " * depth + (f"{role}: " if role and role != "documents" else "")
+    fingerprint, inputs = str(tree.get("fingerprint", "?")), tree.get("inputs", {})
     if tree.get("kind") == "documents":
-        line = f"{lead}documents  sha256 {tree.get('content', tree.get('fingerprint'))}"
-        if "count" in tree:
-            line += f"  ({int(tree['count']):,} documents)"
-    inputs = tree.get("inputs", {})
-    return "\n".join([line, *(text(entry, name, depth + 1) for name, entry in inputs.items())])
+        yield f"{lead}documents  sha256 {tree['content']}"
+        return
+    shown = [str(tree.get("kind", "?")), str(tree.get("name") or tree.get("ref", "")), f"[{fingerprint[:12]}]"]
+    if inputs and fingerprint in seen:
+        yield lead + "  ".join([*shown, "(above)"])
+        return
+    seen.add(fingerprint)
+    yield lead + "  ".join([*shown, str(tree.get("path", ""))]).rstrip()
+    for name, entry in inputs.items():
+        yield from _lines(entry, name, depth + 1, seen)
