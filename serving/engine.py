@@ -125,9 +125,8 @@ async def _start(flags: list[str]) -> tuple[Any, Any]:
 def _engine_from_fork_server() -> Iterator[None]:
     """Fork the engine's process from a server that imports vLLM at the same time as this process does.
 
-    vLLM would spawn it after its own import is done, and that process would then import everything once more: on a
-    machine with two cores or more the endpoint is ready about ten seconds sooner this way. (A plain fork is no choice:
-    this process holds Ray's threads.)
+    vLLM would spawn it after its own import is done, and that process would then import everything once more (about
+    eleven CPU seconds), one after the other. (A plain fork is no choice: this process holds Ray's threads.)
     """
     allocator = _allocator()
     if allocator:  # vLLM preloads it into what it spawns, for the same reason: fewer page faults
