@@ -40,6 +40,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
         "validation": (write_shard(folder, "validation/00000.parquet", rows[450:]),),
     }
     save_index(folder, Index(SEQ, VOCAB, 0, 0, 2, splits))
+    (output / "shards/tokenizer").mkdir()
+    (output / "shards/tokenizer").mkdir()
     tokenizer.train(iter(["a"]), VOCAB, output / "shards/tokenizer")
     manifest = {
         "kind": "prepare",
