@@ -41,7 +41,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     save_index(folder, Index(SEQ, VOCAB, 0, 0, 2, splits))
     (output / "shards/tokenizer").mkdir()
-    (output / "shards/tokenizer").mkdir()
     tokenizer.train(iter(["a"]), VOCAB, output / "shards/tokenizer")
     manifest = {
         "kind": "prepare",
