@@ -103,7 +103,7 @@ def test_only_the_blocks_are_quantised(trained: Trained, compressed: Artifact) -
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "strength", "blocks"), [("rtn", None, []), ("rtn", 0.5, [1, 2, 3]), ("gptq", 0.8, [1, 2, 3, 3])]
+    ("algorithm", "strength", "blocks"), [("rtn", None, []), ("rtn", 0.5, [1, 2, 3]), ("gptq", 0.8, [1, 2, 3])]
 )
 def test_each_way_keeps_what_was_learnt(
     trained: Trained, tmp_path: Path, algorithm: str, strength: float | None, blocks: list[int]
@@ -120,7 +120,7 @@ def test_each_way_keeps_what_was_learnt(
     reported: list[int] = []
     rows = train if quantise.needs_rows(chosen) else None
     quantise.quantise(trained.model, tmp_path, chosen, rows, lambda done, total: reported.append(done))
-    assert reported == blocks or (strength and set(reported) == set(blocks))
+    assert reported == blocks
     before, after = (transformers_perplexity(model, validation) for model in (trained.model, tmp_path))
     assert after == pytest.approx(before, rel=0.03)
 

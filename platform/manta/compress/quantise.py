@@ -84,11 +84,13 @@ def quantise(source: Path, target: Path, settings: CompressSettings, rows: np.nd
     modifiers = [ALGORITHMS[settings.algorithm](SCHEMES[settings.scheme]())]
     if settings.smoothquant is not None:
         modifiers.insert(0, smoothquant(settings.smoothquant))
+    if rows is not None:  # without rows all blocks are done at once
+        modifiers.append(_reporter(report, model.config.num_hidden_layers))
     oneshot(
         model=model,
         # Given as an object, because left out it is searched for through every kind of processor there is.
         processor=AutoTokenizer.from_pretrained(source, local_files_only=True),
-        recipe=[*modifiers, _reporter(report, model.config.num_hidden_layers)],
+        recipe=modifiers,
         dataset=None if rows is None else calibration.loader(rows),
         pipeline="datafree" if rows is None else "sequential",
     )
@@ -126,8 +128,9 @@ def _reporter(report: Report, num_layers: int) -> Any:
 
         def on_sequential_epoch_end(self, state: Any, event: Any, **_: Any) -> None:
             del state, event
-            self.done = min(self.done + 1, num_layers)  # the head, which is kept, comes as one more
-            report(self.done, num_layers)
+            self.done += 1
+            if self.done <= num_layers:  # the head, which is kept, comes as one more
+                report(self.done, num_layers)
 
         def on_finalize(self, state: Any, **_: Any) -> bool:
             del state
