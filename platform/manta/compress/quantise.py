@@ -71,7 +71,7 @@ def quantise(source: Path, target: Path, settings: CompressSettings, rows: np.nd
     float32, what is not quantised keeps the dtype it has in `source`. Tokenizer, chat template and generation settings
     are copied as they are. The same rows and number of threads give the same bytes.
     """
-    # Its log would fill the worker's with a line per layer; warnings still come through.
+    # It would log two lines a layer, and a warning that there is no GPU; what matters comes as an exception.
     os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
     from llmcompressor import oneshot
     from transformers import AutoConfig, AutoTokenizer
