@@ -130,7 +130,8 @@ def _announce(running: Running) -> None:
 
 
 def _state_folder(recipe: ServeRecipe) -> Path:
-    folder = Folder(artifacts.locate(recipe.name, recipe.output)).local_path
+    """Beside the artifact of the same name, not in it: making that again must not forget a running server."""
+    folder = Folder(f"{artifacts.locate(recipe.name, recipe.output)}.server").local_path
     if folder is None:
         raise InputError(
             f"output = {recipe.output!r}: --detach keeps its log and state there, so it must be a local folder"
@@ -144,9 +145,9 @@ def _find_state(target: str) -> Path:
         recipe = recipes.load(path, kind="serve")
         assert isinstance(recipe, ServeRecipe)
         return _state_folder(recipe)
-    if path.is_dir():
+    if (path / STATE).exists():
         return path
-    return Path(artifacts.locate(target, "runs"))
+    return Path(f"{artifacts.locate(target, 'runs')}.server")
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:

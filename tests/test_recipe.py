@@ -143,6 +143,15 @@ def test_identity_ignores_resources_and_places_only() -> None:
     assert recipes.fingerprint(recipes.validate(PRETRAIN), {"data.shards": "bb"}) != base
 
 
+def test_where_an_endpoint_listens_is_not_what_it_is() -> None:
+    def fingerprint(**serve: object) -> str:
+        raw = {"kind": "serve", "name": "e", "model": {"source": "m"}, "serve": serve}
+        return recipes.fingerprint(recipes.validate(raw), {"model.source": "aa"})
+
+    assert fingerprint(port=1, host="0.0.0.0", keys_file="k") == fingerprint()
+    assert fingerprint(dtype="float32") != fingerprint()
+
+
 def test_input_refs_are_found_in_unions_and_optionals() -> None:
     raw = {"kind": "evaluate", "name": "s", "model": {"source": "a", "base": "b"}, "data": {"shards": "c"}}
     refs = recipes.input_refs(recipes.validate(raw))

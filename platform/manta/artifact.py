@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -223,18 +223,24 @@ def draft(
         with _explain_unwritable(folder):
             folder.make()
             held.enter_context(_lock(folder))
-            begun = _begin(folder, manifest, inputs, replace)
+            begun = _begin(folder, manifest, inputs, recipe.not_identity, replace)
         yield begun
 
 
-def _begin(folder: Folder, manifest: dict[str, Any], inputs: dict[str, Resolved], replace: bool) -> Draft | Artifact:
+def _begin(
+    folder: Folder, manifest: dict[str, Any], inputs: dict[str, Resolved], not_identity: Set[str], replace: bool
+) -> Draft | Artifact:
     old = read_manifest(folder)
     if old is not None and old["request"] == manifest["request"]:
         if is_complete(folder):
             return Artifact(folder, old)
         return Draft(folder, manifest, inputs, resumed=True)
     if old is not None:
-        _refuse_other_settings(folder, old, manifest, replace)
+        changed = recipes.differences(
+            recipes.without(old["recipe"], not_identity), recipes.without(manifest["recipe"], not_identity)
+        )
+        if changed and not replace:
+            raise _other_settings(folder, changed)
         folder.clear()
     elif any(not name.startswith(".") for name in folder.files()):  # a lock, or the scratch of a write cut short
         raise InputError(f"{folder.url} holds files that are not Manta's: choose another `name` or `output`")
@@ -280,17 +286,12 @@ def _new_manifest(recipe: Recipe, inputs: Mapping[str, Resolved], inventory: str
     }
 
 
-def _refuse_other_settings(folder: Folder, old: Mapping[str, Any], new: Mapping[str, Any], replace: bool) -> None:
-    drop = Recipe.not_identity
-    was = {key: value for key, value in old["recipe"].items() if key not in drop}
-    wanted = {key: value for key, value in new["recipe"].items() if key not in drop}
-    changed = recipes.differences(was, wanted)
-    if changed and not replace:
-        listed = "\n  ".join(changed[:12])
-        raise InputError(
-            f"{folder.url} was made with other settings:\n  {listed}\n"
-            "choose another `name`, or add --replace to make it again with the new ones"
-        )
+def _other_settings(folder: Folder, changed: list[str]) -> InputError:
+    listed = "\n  ".join(changed[:12])
+    return InputError(
+        f"{folder.url} was made with other settings:\n  {listed}\n"
+        "choose another `name`, or add --replace to make it again with the new ones"
+    )
 
 
 @contextlib.contextmanager

@@ -151,7 +151,7 @@ def run_pipeline(args: argparse.Namespace) -> int:
 
 
 def run_serve(args: argparse.Namespace) -> int:
-    from manta import recipe
+    from manta import recipe, schema
     from serving import run
 
     if args.recipe == "stop":
@@ -160,6 +160,7 @@ def run_serve(args: argparse.Namespace) -> int:
         print(run.stop(args.overrides[0]))
         return EXIT_DONE
     loaded = recipe.load(args.recipe, args.overrides, kind="serve")
+    assert isinstance(loaded, schema.ServeRecipe)
     if args.dry_run:
         return _dry_run([loaded], args.json)
     if args.detach:

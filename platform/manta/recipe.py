@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +272,19 @@ def digest(data: Any) -> str:
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     """What the user decided: the resolved recipe without the fields that never change a result."""
-    return {key: value for key, value in resolved(recipe).items() if key not in recipe.not_identity}
+    return without(resolved(recipe), recipe.not_identity)
+
+
+def without(data: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested data without the given dotted paths; those it does not have are passed over."""
+    copy: dict[str, Any] = json.loads(json.dumps(data))
+    for path in paths:
+        *parents, last = path.split(".")
+        node: Any = copy
+        for key in parents:
+            node = node.get(key, {})
+        node.pop(last, None)
+    return copy
 
 
 def identity(recipe: Recipe, inputs: Mapping[str, str]) -> dict[str, Any]:

@@ -125,6 +125,9 @@ class EvaluateRecipe(Recipe):
 
 
 class ServeRecipe(Recipe):
+    # Where the endpoint listens, and to whom, is not what it is.
+    not_identity: ClassVar[frozenset[str]] = Recipe.not_identity | {"serve.host", "serve.port", "serve.keys_file"}
+
     kind: Literal["serve"]
     model: ServeModel
     serve: ServeSettings = ServeSettings()

@@ -46,9 +46,14 @@ def test_what_is_left_after_the_patience_is_killed(sleeper):
 
 def test_stop_ends_the_process_and_forgets_it(sleeper, tmp_path):
     write_state(tmp_path / "s", sleeper.pid, deploy.born(sleeper.pid))
-    assert "is stopped" in run.stop(str(tmp_path / "s"))
+    assert "is stopped" in run.stop(str(tmp_path / "s"))  # as for any folder that holds a state
     assert sleeper.wait(10) == -15
     assert not (tmp_path / "s" / "server.json").exists()
+
+
+def test_an_endpoint_may_be_named_by_its_artifact(sleeper, tmp_path):
+    write_state(tmp_path / "s.server", sleeper.pid, deploy.born(sleeper.pid))
+    assert "is stopped" in run.stop(str(tmp_path / "s"))
 
 
 def test_stop_leaves_a_stranger_with_an_old_number_alone(sleeper, tmp_path):
@@ -69,7 +74,7 @@ def test_a_damaged_state_is_named(tmp_path):
 
 
 def test_an_endpoint_is_found_by_its_recipe(sleeper, tmp_path):
-    write_state(tmp_path / "runs" / "mine", sleeper.pid, deploy.born(sleeper.pid))
+    write_state(tmp_path / "runs" / "mine.server", sleeper.pid, deploy.born(sleeper.pid))
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"kind: serve\nname: mine\noutput: {tmp_path}/runs\nmodel: {{source: x}}\n")
     assert "is stopped" in run.stop(str(recipe))

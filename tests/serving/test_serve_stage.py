@@ -41,7 +41,7 @@ def test_detached_chat_and_stop(tiny_model, serve_recipe, output, manta_cli, tmp
     file.write_text(recipes.to_yaml(serve_recipe(output, tiny_model)))
     begun = manta_cli("serve", str(file), "--detach", timeout=300)
     assert begun.returncode == 0, begun.stderr
-    state = json.loads((Path(output) / "tiny" / "server.json").read_text())
+    state = json.loads((Path(output) / "tiny.server" / "server.json").read_text())
     assert state["url"] in begun.stdout
     assert deploy.is_ready(state["url"])
     again = manta_cli("serve", str(file), "--detach")
