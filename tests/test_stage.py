@@ -183,3 +183,8 @@ def test_every_room_is_importable_without_heavy_libraries() -> None:
 
 def test_kinds_and_rooms_agree() -> None:
     assert set(stage.ROOMS) == set(recipes.KINDS) - {"pipeline"}
+
+
+def test_a_long_answer_stays_on_one_line() -> None:
+    assert pipeline._cut("a\nb  c") == "a b c"
+    assert len(pipeline._cut("word " * 100)) <= 80

@@ -105,11 +105,17 @@ def figures_line(made: artifacts.Artifact) -> str:
     from manta.progress import format_figure
 
     shown = [
-        f"{key.replace('_', ' ')} {format_figure(made.metrics[key])}"
+        f"{key.replace('_', ' ')} {_cut(format_figure(made.metrics[key]))}"
         for key in KEY_FIGURES.get(made.kind, ())
         if made.metrics.get(key) is not None
     ]
     return ", ".join(shown)
+
+
+def _cut(text: str, longest: int = 80) -> str:
+    """One line of bounded length: an answer of the model may be long, or hold line breaks."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[: longest - 4] + " ..."
 
 
 def next_commands(outcomes: Sequence[stage.Outcome]) -> list[str]:
