@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "platform"), str(ROOT)]  # the submitted copy, not one that the cluster has installed
 
-from manta.cli import main  # noqa: E402
+from manta import cli  # noqa: E402
 
-sys.exit(main(["tune", *sys.argv[1:]]))
+sys.argv.insert(1, "tune")
+cli.entry()

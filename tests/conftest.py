@@ -163,7 +163,9 @@ def ray_head(wait_until: Callable[..., None]) -> Iterator[Head]:
     ]
     log = home / "ray-start.log"
     with log.open("w") as out:
-        inherited = os.environ | env | {"RAY_TMPDIR": str(home)}
+        # As in an activated environment: the entrypoint `python jobs/...` of a job is this Python.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        inherited = os.environ | env | {"RAY_TMPDIR": str(home), "PATH": path}
         process = subprocess.Popen(
             command, env=inherited, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, text=True
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -348,5 +349,15 @@ def _complain(args: argparse.Namespace, message: str, code: int) -> None:
     print(f"manta: {message}", file=sys.stderr, flush=True)
 
 
+def entry() -> NoReturn:
+    """The process: `main`, and out. Ray is shut down by then, and a thread of it that wakes up late would end an
+    interpreter that is still going down with exit code 1, whatever `main` returned."""
+    code = main()
+    sys.stdout.flush()
+    if not sys.stderr.closed:
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -214,7 +214,7 @@ def relay(progress: Progress) -> Iterator[Any]:
     finished = threading.Event()
 
     def deliver() -> None:
-        for message in ray.get(mailbox.drain.remote()):
+        for message in ray.get(mailbox.drain.remote(), timeout=5):
             if "update" in message:
                 progress.update(**message["update"])
             if "note" in message:
@@ -233,7 +233,7 @@ def relay(progress: Progress) -> Iterator[Any]:
         yield mailbox
     finally:
         finished.set()
-        thread.join(timeout=5)
+        thread.join(timeout=10)  # longer than a delivery may take: nothing may ask Ray when it has shut down
         if ray.is_initialized():
             with contextlib.suppress(ray.exceptions.RayError):
                 deliver()

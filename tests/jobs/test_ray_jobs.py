@@ -1,5 +1,6 @@
 """Stages as Ray jobs on a cluster with token authentication: the log is followed, the exit code is the stage's."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def ray_job(head, *entrypoint: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [*command, "--", *entrypoint],
         cwd=ROOT,
-        env=head.env,
+        env=os.environ | head.env,
         capture_output=True,
         text=True,
         timeout=420,

@@ -161,21 +161,23 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
         dataset_config=stream.OrderedConfig(feed, index.seq_len, _Start(job.folder)),
     )
     done: dict[str, Any] = {}
+    finished = threading.Event()
 
     def fit() -> None:
         try:
             done["result"] = trainer.fit()
         except Exception as error:  # noqa: BLE001 - it is raised again in the main thread
             done["error"] = error
+        finally:
+            finished.set()
 
-    thread = threading.Thread(target=fit, name="manta-fit", daemon=True)
-    thread.start()
+    threading.Thread(target=fit, name="manta-fit", daemon=True).start()
     try:
-        _join(thread)
+        _wait(finished)
     except KeyboardInterrupt:
         progress.note("interrupted: taking the step at hand and saving (Ctrl-C again to drop it)")
         job.mailbox.stop.remote()
-        _join(thread, STOP_SECONDS)
+        _wait(finished, STOP_SECONDS)
         raise
     if "error" in done:
         state = checkpoint.newest(folder)
@@ -203,11 +205,12 @@ class _Start:
         return checkpoint.newest_step(self.url)
 
 
-def _join(thread: threading.Thread, seconds: float = float("inf")) -> None:
-    """Wait for a thread in short steps, so that signals are seen."""
+def _wait(finished: threading.Event, seconds: float = float("inf")) -> None:
+    """Wait in short steps, so that signals are seen. Not by Thread.join: interrupted, Python 3.11's takes the thread
+    for ended."""
     end = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < end:
-        thread.join(0.2)
+    while not finished.is_set() and time.monotonic() < end:
+        finished.wait(0.2)
 
 
 def _reason(error: BaseException) -> str:
