@@ -40,7 +40,7 @@ bench: env ## quick benchmarks; records their rows and rewrites the README's tab
 	@for name in data train serve; do $(RUN)/python benchmarks/$$name.py --quick --record || exit 1; done
 
 docs: env ## check the guides: every command and link in them is real
-	@$(RUN)/python -m pytest tests/architecture/test_documents.py
+	@$(RUN)/python -m pytest tests/architecture/test_pages.py
 
 locks: env ## resolve the locks again, keeping the versions they have
 	@$(RUN)/python requirements/lock.py
