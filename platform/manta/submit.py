@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import subprocess
@@ -73,7 +74,10 @@ def _root() -> Path:
 
 
 def pack(root: Path, target: Path, also: Path) -> Path:
-    """Copy the files that git tracks (as they are in the working tree), and `also`, to `target`."""
+    """Copy the files that git tracks (as they are in the working tree), and `also`, to `target`.
+
+    `.gitignore` files stay behind: Ray would follow them, and leave out an ignored recipe that was asked for.
+    """
     listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, check=False)
     if listed.returncode:
         raise InputError(
@@ -82,7 +86,7 @@ def pack(root: Path, target: Path, also: Path) -> Path:
     names = [name for name in listed.stdout.decode().split("\0") if name]
     for name in {*names, str(also.relative_to(root))}:
         source = root / name
-        if source.is_file():
+        if source.is_file() and source.name != ".gitignore":
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
     return target
@@ -91,6 +95,7 @@ def pack(root: Path, target: Path, also: Path) -> Path:
 def _client(address: str) -> Any:
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError, ValueError) as error:
