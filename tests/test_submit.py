@@ -14,7 +14,7 @@ def test_only_tracked_files_travel(tmp_path) -> None:
     for name in ("tracked.py", ".gitignore", "secret.env", "runs/model.bin", "mine.yaml"):
         (root / name).write_text(name)
     subprocess.run(["git", "init", "-q", str(root)], check=True)
-    subprocess.run(["git", "-C", str(root), "add", "tracked.py", ".gitignore"], check=True)
+    subprocess.run(["git", "-C", str(root), "add", "-f", "tracked.py", ".gitignore"], check=True)
     packed = submit.pack(root, tmp_path / "packed", also=root / "mine.yaml")
     assert sorted(str(p.relative_to(packed)) for p in packed.rglob("*") if p.is_file()) == ["mine.yaml", "tracked.py"]
     subprocess.run(["rm", "-r", str(root / ".git")], check=True)
