@@ -1,4 +1,4 @@
-"""A plain PyTorch training loop: SHARDS PRESET STEPS ROWS THREADS. bf16 weights, fp32 master weights, fused AdamW."""
+"""A plain PyTorch training loop: SHARDS PRESET STEPS ROWS THREADS. fp32, fused AdamW."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ def main() -> None:
     folder, preset = Path(sys.argv[1]), sys.argv[2]
     steps, rows, threads = map(int, sys.argv[3:])
     torch.set_num_threads(threads)
-    model = fresh_model(folder, preset).to(torch.bfloat16)
+    model = fresh_model(folder, preset)
     model.train()
     weights = list(model.parameters())
-    masters = [weight.detach().float().requires_grad_() for weight in weights]
     groups = [
-        {"params": [m for m in masters if m.ndim >= 2], "weight_decay": 0.1},
-        {"params": [m for m in masters if m.ndim < 2], "weight_decay": 0.0},
+        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": 0.1},
+        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=1.0e-3, betas=(0.9, 0.95), fused=True)
     data = training_rows(folder, steps * rows)
@@ -54,14 +53,9 @@ def main() -> None:
         logits = model(input_ids=batch, use_cache=False).logits[:, :-1]  # (rows, seq - 1, vocab)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
         loss.backward()
-        for weight, master in zip(weights, masters, strict=True):
-            assert weight.grad is not None
-            master.grad, weight.grad = weight.grad.float(), None
-        torch.nn.utils.clip_grad_norm_(masters, 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        with torch.no_grad():
-            for weight, master in zip(weights, masters, strict=True):
-                weight.copy_(master)
+        optimizer.zero_grad()
         seconds.append(time.perf_counter() - began)
     speed = batch.numel() / statistics.median(seconds[WARM_STEPS:])
     print(json.dumps({"tokens_per_s": speed, "loss": float(loss)}))

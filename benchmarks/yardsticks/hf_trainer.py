@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer as its users call it: SHARDS PRESET STEPS ROWS THREADS. bf16 autocast, its default AdamW."""
+"""The Hugging Face Trainer as its users call it: SHARDS PRESET STEPS ROWS THREADS. fp32, its default AdamW."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arguments = transformers.TrainingArguments(
             output_dir=scratch, max_steps=steps, per_device_train_batch_size=rows, learning_rate=1.0e-3, weight_decay=0.1,
-            adam_beta2=0.95, lr_scheduler_type="constant", bf16=True, use_cpu=True, logging_steps=steps, save_strategy="no",
+            adam_beta2=0.95, lr_scheduler_type="constant", use_cpu=True, logging_steps=steps, save_strategy="no",
             report_to="none", disable_tqdm=True, seed=0,
         )  # fmt: skip
         data = Rows(training_rows(folder, steps * rows))
