@@ -264,8 +264,22 @@ def verify(profile: str, extras: Sequence[str]) -> None:
         stop(f"the environment is not what the locks say:\n{output}", EXIT_FAILED)
 
 
+# Imported once at set-up, each group in a process of its own as the stages do: Python compiles them then, and not in
+# five processes at once when the first run starts. That an engine cannot be imported shows here, too.
+ENGINES = (
+    "ray.data, ray.train.torch, ray.tune, ray.serve",
+    "transformers.models.llama.modeling_llama, deepspeed, peft, tensorboard",
+    "llmcompressor, compressed_tensors",
+    "vllm.v1.engine.async_llm, vllm.entrypoints.launchers.app",
+)
+
+
 def warm_engines() -> None:
-    """Build what DeepSpeed compiles at its first use, now rather than at the first training step."""
+    """Build what DeepSpeed compiles at its first use, and load each engine once, now rather than in the first run."""
+    for names in ENGINES:
+        code, output = run([PYTHON, "-c", f"import {names}"], f"loading {names.split(',')[0].split('.')[0]}")
+        if code:
+            stop(f"{names} cannot be imported: {explain(output)}", EXIT_FAILED)
     code, output = run([PYTHON, "-m", "manta.train.warm"], "building DeepSpeed's communication")
     if code:
         stop(f"DeepSpeed's communication could not be built: {explain(output)}", EXIT_FAILED)
