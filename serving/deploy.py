@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import logging
 import os
 import signal
@@ -181,13 +180,11 @@ def _end(name: str, processes: Mapping[int, int]) -> None:
 
     if not ray.is_initialized():
         return
-    # Ray prints the controller's own end as failed tasks, on stdout, where programs expect ours.
-    with contextlib.redirect_stdout(io.StringIO()):
-        if set(_applications()) <= {name}:
-            serve.shutdown()
-        else:  # others' applications run on this cluster
-            serve.delete(name)
-        end_processes(processes, STOP_SECONDS)
+    if set(_applications()) <= {name}:
+        serve.shutdown()
+    else:  # others' applications run on this cluster
+        serve.delete(name)
+    end_processes(processes, STOP_SECONDS)
 
 
 def end_processes(processes: Mapping[int, int], patience: float) -> None:

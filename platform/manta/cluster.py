@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -55,6 +56,7 @@ def connect(address: str | None = None, minimum_cpus: int = 0) -> None:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "configure_logging": False}
+    logging.getLogger("ray").setLevel(logging.ERROR)  # what stops a run is raised as an exception
     with _signals_kept():
         _keep_stdout()
         if in_job() or address:
@@ -112,10 +114,14 @@ def _keep_stdout() -> None:
     internals.print_to_stdstream = _announce
 
 
+# Advice on counts of worker processes, which Manta chose on purpose; and Serve's own way of ending its controller.
+_NOISE = ("worker processes have been started", "was killed by `ray.kill`")
+
+
 def _announce(data: dict[str, Any], *_: Any, **__: Any) -> None:
-    """Print a daemon's messages, but for its advice on counts of worker processes, which Manta chose on purpose."""
+    """Print a daemon's messages, but for those that mean nothing to anyone."""
     for line in data.get("lines", ()):
-        if "worker processes have been started" not in line:
+        if not any(noise in line for noise in _NOISE):
             sys.stderr.write(f"ray: {line}\n")
 
 
