@@ -20,17 +20,30 @@ class Call:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def run(calls: Sequence[Call], what: str) -> list[Any]:
-    """Run each call once in a fresh process and return the results in order; as many at a time as the cluster has room for.
+class _Process:
+    """An actor rather than a task: `ray.cancel` of a task that is just ending aborts the driver itself in Ray 2.60."""
 
-    The processes end with their calls. Raises the MantaError that a call raised, or StageFailed with the reason (`what`
-    names the work). An interruption ends the processes.
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return function(*arguments)
+
+
+def run(calls: Sequence[Call], what: str) -> list[Any]:
+    """Run each call in a fresh process and return the results in order; as many at a time as the cluster has room for.
+
+    The processes end with their calls; a call whose process dies is tried once more. Raises the MantaError that a call
+    raised, or StageFailed with the reason (`what` names the work). An interruption ends the processes.
     """
     import ray
 
-    references = [_start(call) for call in calls]
+    processes = [_start(call) for call in calls]
+    results = [process.run.remote(call.function, call.arguments) for process, call in zip(processes, calls, strict=True)]
+    running = dict(zip(results, processes, strict=True))
     try:
-        return list(ray.get(references))
+        while running:
+            [done], _ = ray.wait(list(running), num_returns=1)
+            ray.get(done)  # raises what the call raised, while the others still run
+            ray.kill(running.pop(done))  # makes room for a call that waits
+        return list(ray.get(results))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MantaError):
             raise error.cause from None
@@ -40,8 +53,8 @@ def run(calls: Sequence[Call], what: str) -> list[Any]:
     except ray.exceptions.RayError as error:
         raise StageFailed(f"{what} failed, its process died: {error}") from error
     finally:
-        for reference in references:
-            ray.cancel(reference, force=True)  # does nothing to those that are done
+        for process in running.values():
+            ray.kill(process)
 
 
 def _start(call: Call) -> Any:
@@ -57,7 +70,7 @@ def _start(call: Call) -> Any:
         "memory": min(call.memory, int(largest)) or None,
         # An environment of its own: Ray starts a process for it, and never hands it one that has imported other engines.
         "runtime_env": {"env_vars": environment},
-        "max_calls": 1,
-        "max_retries": 1,
+        "max_restarts": 1,
+        "max_task_retries": 1,
     }
-    return ray.remote(**options)(call.function).remote(*call.arguments)
+    return ray.remote(**options)(_Process).remote()

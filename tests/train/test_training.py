@@ -58,7 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
 def raw_recipe(output: str, name: str = "base", **resources: Any) -> dict[str, Any]:
     return {
         "kind": "pretrain", "name": name, "output": output, "data": {"shards": "shards"}, "model": {"preset": "llama-tiny", "num_layers": 1},
-        "optimizer": {"lr": 1e-2}, "batch": {"samples": 8}, "stop": {"steps": STEPS}, "checkpoint": {"every_steps": 10, "keep": 2},
+        "optimizer": {"lr": 1e-2, "precision": "fp32"}, "batch": {"samples": 8}, "stop": {"steps": STEPS}, "checkpoint": {"every_steps": 10, "keep": 2},
         "evaluate": {"every_steps": 20, "max_rows": 31}, "resources": {"workers": 2, "micro_batch": 2, **resources},
     }  # fmt: skip
 
@@ -174,8 +174,8 @@ def test_ctrl_c_saves_and_another_number_of_workers_carries_on(
     assert ours.keys() == theirs.keys()
     exact = [key for key in ours if key[1] <= stopped_at]
     assert [ours[key] for key in exact] == [theirs[key] for key in exact]
-    # bf16 rounds at 2**-8; the optimizer's state must have come along, or the loss would jump
-    assert max(abs(ours[key] - theirs[key]) for key in ours) < 0.05
+    # Only the order of sums differs; without the optimizer's state the loss would jump.
+    assert max(abs(ours[key] - theirs[key]) for key in ours) < 1e-3
 
 
 def test_what_cannot_run_is_refused_before_anything_starts(base: artifact.Artifact, runs: str) -> None:

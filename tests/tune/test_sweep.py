@@ -29,7 +29,7 @@ def raw(kind: str, model: Path, pairs: Path, output: str, **changes: Any) -> dic
         "data": {"examples": str(pairs), "validation_fraction": 0.3},
         "model": {"source": str(model)},
         "task": {"name": "chat", "max_tokens": 64},
-        "optimizer": {"lr": 1.0e-3},
+        "optimizer": {"lr": 1.0e-3, "precision": "fp32"},
         "batch": {"samples": 4},
         "stop": {"steps": 3},
         "resources": {"micro_batch": 2},
