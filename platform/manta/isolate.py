@@ -36,7 +36,9 @@ def run(calls: Sequence[Call], what: str) -> list[Any]:
     import ray
 
     processes = [_start(call) for call in calls]
-    results = [process.run.remote(call.function, call.arguments) for process, call in zip(processes, calls, strict=True)]
+    results = [
+        process.run.remote(call.function, call.arguments) for process, call in zip(processes, calls, strict=True)
+    ]
     running = dict(zip(results, processes, strict=True))
     try:
         while running:
