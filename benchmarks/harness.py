@@ -340,6 +340,8 @@ def bench(name: str, description: str | None, arguments: Sequence[str] | None = 
     )
     parser.add_argument("--repeats", type=int, help="rounds of each comparison")
     options = parser.parse_args(arguments)
+    # SIGTERM ends a benchmark as Ctrl-C does: competitors are processes of their own, and must not outlive it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     made = Bench(name, question, options.quick, options.record, options.repeats)
     try:
         yield made

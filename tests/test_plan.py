@@ -56,7 +56,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pretrain(output: Path) -> None:
+def test_pretrain(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = planned(PRETRAIN, output, resources__workers=2)
     assert figures["steps"] == 245
     assert figures["tokens"] == 245 * 16 * 256
@@ -65,7 +65,13 @@ def test_pretrain(output: Path) -> None:
     parts = figures["memory_per_worker"]
     assert parts["optimizer_bytes"] == 6_819_072 * 12 // 2
     assert parts["total_bytes"] == sum(size for name, size in parts.items() if name != "total_bytes")
-    assert figures["hours"] == pytest.approx(figures["flops"] / (2 * plan.FLOPS_PER_CORE["bf16"]) / 3600)
+    rates = {rate: figures["flops"] / (2 * plan.FLOPS_PER_CORE[rate]) / 3600 for rate in plan.FLOPS_PER_CORE}
+    native = planned(PRETRAIN, output, resources__workers=2, resources__address="10.0.0.1:6379")
+    assert native["hours"] == pytest.approx(rates["bf16"])
+    monkeypatch.setattr("manta.doctor.bf16_in_hardware", lambda: False)
+    emulated = planned(PRETRAIN, output, resources__workers=2)
+    assert emulated["hours"] == pytest.approx(rates["emulated bf16"])
+    assert any("emulated bf16" in note for note in emulated["notes"])
     assert "steps                245" in plan.text(figures)
 
 

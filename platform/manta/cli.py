@@ -280,9 +280,10 @@ def _load_any(args: argparse.Namespace) -> Sequence[Any]:
 
 
 def _dry_run(chain: Sequence[Any], as_json: bool) -> int:
-    from manta import plan, recipe
+    from manta import plan, recipe, stage
 
     for item in chain:
+        stage.refuse_problems(item)
         if as_json:
             print(json.dumps({"event": "recipe", "name": item.name, "recipe": recipe.resolved(item)}))
         else:

@@ -114,10 +114,15 @@ def _gpus() -> Check:
     )
 
 
-def _bf16() -> Check:
-    """bf16 arithmetic: in hardware on GPUs and on processors with AVX512-BF16 or AMX, else emulated, 3-5x slower than fp32."""
+def bf16_in_hardware() -> bool:
+    """Whether this machine's processor multiplies bf16 itself (AVX512-BF16, AMX); otherwise it is emulated."""
     flags = Path("/proc/cpuinfo").read_text().split()
-    ok = _has_gpu() or "avx512_bf16" in flags or "amx_bf16" in flags
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _bf16() -> Check:
+    """bf16 arithmetic: in hardware on GPUs and on some processors, else emulated, 3-5x slower than fp32."""
+    ok = _has_gpu() or bf16_in_hardware()
     remedy = "set optimizer.precision=fp32, evaluate.dtype=float32 and serve.dtype=float32 here"
     return Check("bf16", True, "in hardware" if ok else f"emulated, slower than fp32: {remedy}")
 

@@ -44,6 +44,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[PipelineRecip
         if isinstance(recipe, PipelineRecipe):
             problems.append(Problem(word, None, "is a pipeline itself: list its stages here instead"))
             continue
+        problems.extend(Problem(f"{word}: {p.path}", p.value, p.remedy) for p in stage.problems(recipe))
         problems.extend(_dangling(word, recipe, [earlier.name for earlier in chain]))
         chain.append(recipe)
     if problems:

@@ -23,9 +23,9 @@ from manta.sections import NewModel
 GIB = 2**30
 # Assumptions, stated in every plan. Rates are useful operations per second (those of formulas.flops_per_token),
 # measured on a 2-core AVX-512 machine for models of 10M to 135M weights; a GPU is taken as an H100 at 40% of its peak.
-FLOPS_PER_CORE = {"bf16": 0.17e12, "fp32": 0.08e12}
+FLOPS_PER_CORE = {"bf16": 0.17e12, "fp32": 0.07e12, "emulated bf16": 0.024e12}
 FLOPS_PER_GPU = {"bf16": 0.4 * 989e12, "fp32": 0.4 * 67e12}
-WORKER_BYTES = int(0.7 * GIB)  # a worker process with torch, DeepSpeed and Ray, before it holds a model
+WORKER_BYTES = int(1.2 * GIB)  # a worker process with torch, DeepSpeed and Ray, before it holds a model
 RAY_BYTES = int(1.5 * GIB)  # a local Ray's own processes, and its object store as the stream uses it
 TOKENISE_PER_CORE = 1.0e6  # tokens a second
 Figures = dict[str, Any]
@@ -96,16 +96,24 @@ def _train(recipe: PretrainRecipe | FinetuneRecipe | TuneRecipe, figures: Figure
         figures["trainable_parameters"] = moving
     _memory(recipe, config, seq_len, moving, figures)
     if "tokens" in figures:
-        precision = recipe.optimizer.precision
         gpus = resources.workers * resources.gpus_per_worker
-        rate = (
-            gpus * FLOPS_PER_GPU[precision] or resources.workers * resources.cpus_per_worker * FLOPS_PER_CORE[precision]
-        )
+        cores = resources.workers * resources.cpus_per_worker
+        arithmetic = _arithmetic(recipe)
+        rate = gpus * FLOPS_PER_GPU[recipe.optimizer.precision] or cores * FLOPS_PER_CORE[arithmetic]
         figures["flops"] = figures["tokens"] * formulas.flops_per_token(config, seq_len) * trials
         figures["hours"] = figures["flops"] / rate / 3600
         notes.append(
-            f"hours assume {rate / 1e12:.2g} useful TFLOP/s in all ({'H100 GPUs at 40% of peak' if gpus else 'AVX-512 cores'}), trials one after another"
+            f"hours assume {rate / 1e12:.2g} useful TFLOP/s in all ({'H100 GPUs at 40% of peak' if gpus else f'AVX-512 cores, {arithmetic}'}), trials one after another"
         )
+
+
+def _arithmetic(recipe: PretrainRecipe | FinetuneRecipe | TuneRecipe) -> str:
+    """The key of FLOPS_PER_CORE that the workers' processors compute by; a cluster's are taken to be new."""
+    from manta import doctor
+
+    precision = recipe.optimizer.precision
+    emulated = precision == "bf16" and recipe.resources.address is None and not doctor.bf16_in_hardware()
+    return f"emulated {precision}" if emulated else precision
 
 
 def _rows(

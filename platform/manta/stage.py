@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from manta import artifact as artifacts
 from manta import recipe as recipes
 from manta.artifact import Artifact, Draft
-from manta.errors import InputError, MantaError, StageFailed
+from manta.errors import InputError, MantaError, Problem, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import PipelineRecipe, Recipe
 
 # kind -> the module of its room. Each has `run(recipe, draft, progress) -> dict` (the figures for the manifest), may
-# have `check(recipe, inputs)` (raises InputError before anything is started), and `inventory(recipe) -> str` (a cheap
+# have `problems(recipe)` (what a schema cannot say, of the recipe alone), `check(recipe, inputs)` (raises InputError
+# before anything is started), and `inventory(recipe) -> str` (a cheap
 # hash of sources that are not artifacts; raises InputError when they are missing).
 ROOMS = {
     "prepare": "manta.data.prepare",
@@ -26,6 +27,18 @@ ROOMS = {
     "evaluate": "manta.evaluate.run",
     "serve": "serving.smoke",
 }
+
+
+def problems(recipe: Recipe) -> list[Problem]:
+    """What is wrong with a recipe by itself, beyond what its schema refuses."""
+    room = importlib.import_module(ROOMS[recipe.kind])
+    return list(room.problems(recipe)) if hasattr(room, "problems") else []
+
+
+def refuse_problems(recipe: Recipe) -> None:
+    """Raise RecipeError with all of `problems`, if there are any."""
+    if found := problems(recipe):
+        raise RecipeError(f"{recipe.kind} {recipe.name}", found)
 
 
 class Outcome(NamedTuple):
@@ -40,6 +53,7 @@ def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
     Raises InputError before anything starts, StageFailed (resumable) afterwards, GateRefused from a gate.
     """
     started = time.monotonic()
+    refuse_problems(recipe)
     room = importlib.import_module(ROOMS[recipe.kind])
     inputs = artifacts.resolve_inputs(recipe)
     inventory = room.inventory(recipe) if hasattr(room, "inventory") else None

@@ -40,6 +40,7 @@ print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
         ["schema", "pretrain"],
         ["status"],
         ["prepare", "jobs/recipes/quickstart/prepare.yaml", "--dry-run"],
+        ["run", "jobs/recipes/quickstart/pipeline.yaml", "--dry-run"],
     ],
     ids=" ".join,
 )

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks import harness, report
@@ -51,6 +52,25 @@ def test_a_failed_run_keeps_its_reason() -> None:
     assert "exit code 1: no luck" in (run.error or "")
     slow = harness.run_once(harness.command([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.5))
     assert "took over 0.5 s" in (slow.error or "")
+
+
+def test_an_ended_benchmark_leaves_no_competitor(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = f"""
+import sys
+sys.path.insert(0, {str(harness.ROOT / "benchmarks")!r})
+import harness
+with harness.bench("probe", "question?", []) as bench:
+    sleep = "import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    bench.alternate({{"sleep": harness.command([sys.executable, "-c", sleep])}}, repeats=1)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) != 0
+    assert not psutil.pid_exists(int(pid.read_text()))
 
 
 def test_ratios_pair_neighbours_and_leave_failures_out() -> None:

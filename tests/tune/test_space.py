@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manta import pipeline, stage
 from manta import recipe as recipes
 from manta.errors import RecipeError
 from manta.schema import FinetuneRecipe, TuneRecipe
@@ -62,20 +63,27 @@ def tune(entries: dict[str, Any], trials: int = 2, **changes: Any) -> TuneRecipe
 )
 def test_bad_spaces_are_explained(entries: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        space.check(tune(entries))
+        stage.refuse_problems(tune(entries))
 
 
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(RecipeError) as refusal:
-        space.check(tune({"optimizer.lrr": {"choice": [1.0]}, "adapt.method": {"choice": ["none"]}}))
+        stage.refuse_problems(tune({"optimizer.lrr": {"choice": [1.0]}, "adapt.method": {"choice": ["none"]}}))
     assert len(refusal.value.problems) == 2
+
+
+def test_a_pipeline_tells_before_its_first_stage() -> None:
+    wrong = ["tune.search.metric=accuracy", "tune.search.trials=9999", "pretrain.stop.steps=-1"]
+    with pytest.raises(RecipeError) as refusal:
+        pipeline.load("jobs/recipes/quickstart/pipeline.yaml", wrong)
+    assert {problem.path for problem in refusal.value.problems} >= {"tune: search.metric", "pretrain: stop.steps"}
 
 
 def test_more_trials_than_configurations_are_refused() -> None:
     entries = {"batch.samples": {"choice": [4, 8]}, "adapt.freeze_layers": {"randint": [0, 2]}}
-    space.check(tune(entries, trials=6))
+    stage.refuse_problems(tune(entries, trials=6))
     with pytest.raises(RecipeError, match=r"search.trials = 7: the space holds only 6 different configurations"):
-        space.check(tune(entries, trials=7))
+        stage.refuse_problems(tune(entries, trials=7))
 
 
 def test_the_whole_of_a_small_space_is_found() -> None:

@@ -101,12 +101,6 @@ def trials(recipe: TuneRecipe, examples: str, model: str, output: str) -> list[T
     return made
 
 
-def check(recipe: TuneRecipe) -> None:
-    """Raise RecipeError with every problem of the search section."""
-    if found := list(problems(recipe)):
-        raise RecipeError(f"tune {recipe.name}", found)
-
-
 def problems(recipe: TuneRecipe) -> Iterator[Problem]:
     """Everything wrong with `search.space`: unknown fields, unfit values, ranges that are none, too few combinations."""
     search = recipe.search

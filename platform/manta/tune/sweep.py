@@ -9,14 +9,14 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from manta import artifact as artifacts
 from manta import cluster, stage
 from manta import recipe as recipes
 from manta.artifact import Draft, Resolved
-from manta.errors import InputError, MantaError, StageFailed
+from manta.errors import MantaError, Problem, StageFailed
 from manta.progress import Progress, format_figure
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.storage import Folder
@@ -37,11 +37,15 @@ ENVIRONMENT = {
 LOCK_SECONDS = 60.0
 
 
-def check(recipe: TuneRecipe, inputs: dict[str, Resolved]) -> None:
-    """Raise InputError for what is wrong with the space, the metric, the examples or the model, before anything starts."""
-    space.check(recipe)
+def problems(recipe: TuneRecipe) -> Iterator[Problem]:
+    """What is wrong with the metric and the space."""
     if recipe.search.metric not in METRICS:
-        raise InputError(f"search.metric = {recipe.search.metric!r}: choose one of {', '.join(METRICS)}")
+        yield Problem("search.metric", recipe.search.metric, f"choose one of {', '.join(METRICS)}")
+    yield from space.problems(recipe)
+
+
+def check(recipe: TuneRecipe, inputs: dict[str, Resolved]) -> None:
+    """Raise InputError for what is wrong with the examples or the model, before anything starts."""
     seen = []
     for trial in _plan(recipe, inputs, recipe.output):
         same = {**recipes.settings(trial.recipe), "seed": 0, "optimizer": None, "schedule": None}
