@@ -16,9 +16,9 @@ import corpus
 import harness
 
 from manta import cluster
-from manta.data import packing, shards, sources, steps, tokenizer
+from manta.data import packing, shards, sources, tokenizer, work
 from manta.data.spread import spread
-from manta.sections import Clean, Source
+from manta.sections.prepare import Source
 from manta.storage import Folder
 
 VOCAB_SIZE, SEQ_LEN, SHARD_TOKENS, TRAIN_CHARS = 16_384, 512, 1_048_576, 5_000_000
@@ -66,12 +66,11 @@ def main() -> None:
 def _cleaned(folder: Folder, texts: Path) -> list[dict[str, Any]]:
     """The documents as `prepare` holds them between cleaning and packing: its parts, each {path, documents}."""
     source = Source(path=f"{texts}/*.jsonl", format="jsonl")
-    nothing_dropped = Clean(min_chars=0, max_chars=10**9, min_alpha_fraction=0.0, max_repeated_line_fraction=1.0)
-    settings = {"sources": [source.model_dump()], "clean": nothing_dropped.model_dump()}
+    settings = {"sources": [source.model_dump()], "steps": [{"step": "normalise"}], "remove": None, "keep_dropped": "none"}
     groups = sources.grouped(sources.list_files([source]))
     made = [
-        steps.clean_group(
-            {"folder": folder.url, "number": number, "files": [file.as_json() for file in files], **settings}
+        work.clean_unit(
+            {"folder": folder.url, "phase": 0, "number": number, "files": [file.as_json() for file in files], **settings}
         )
         for number, files in enumerate(groups)
     ]
@@ -106,7 +105,7 @@ def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> lis
 
 def _manta(items: list[dict[str, Any]]) -> dict[str, Any]:
     with harness.measure() as window:
-        done = list(spread(steps.pack_range, items, CORES))
+        done = list(spread(work.pack_range, items, CORES))
     tokens = sum(summary["tokens"] - summary["documents"] for summary in done)  # without the end-of-text tokens
     return {"tokens": tokens, "tokens_per_cpu_s": tokens / window.cpu_s, "tokens_per_s": tokens / window.wall_s}
 

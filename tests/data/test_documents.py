@@ -12,7 +12,7 @@ import pytest
 
 from manta.data import documents, sources
 from manta.data.documents import Document, Unreadable
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 
 def read(path: Path, form: str, data: bytes | None = None, **more: object) -> tuple[list[Document], list[Unreadable]]:

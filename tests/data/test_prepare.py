@@ -25,6 +25,15 @@ from manta.schema import PrepareRecipe
 from manta.storage import Folder
 
 
+STEPS = [
+    {"step": "normalise"},
+    {"step": "length", "min_chars": 150},
+    {"step": "letters"},
+    {"step": "repeated_lines"},
+    {"step": "exact_dedup"},
+]
+
+
 def make(corpus: Path, output: Path, name: str = "shards", **changes: Any) -> PrepareRecipe:
     """A recipe over the corpus's JSONL files and a few of the standard library's modules."""
     raw = {
@@ -36,7 +45,7 @@ def make(corpus: Path, output: Path, name: str = "shards", **changes: Any) -> Pr
                 {"path": f"{corpus}/*.jsonl", "format": "jsonl"},
                 {"path": "python://stdlib/asyncio/*.py", "format": "docstrings"},
             ],
-            "clean": {"min_chars": 150},
+            "steps": STEPS,
             "validation_fraction": 0.2,
             "seq_len": 64,
             "shard_tokens": 100_000,
@@ -54,18 +63,12 @@ def make(corpus: Path, output: Path, name: str = "shards", **changes: Any) -> Pr
 # --- bad input, without Ray ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"data__clean__max_chars": 100}, "data.clean.min_chars = 150"),
-        ({"data__shard_tokens": 32}, "data.shard_tokens = 32"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(
-    tiny_corpus: Path, tmp_path: Path, changes: dict[str, Any], says: str
-) -> None:
-    with pytest.raises(InputError, match=says):
-        prepare.check(make(tiny_corpus, tmp_path, **changes), {})
+def test_settings_that_contradict_each_other_are_refused(tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.shard_tokens = 32"):
+        prepare.check(make(tiny_corpus, tmp_path, data__shard_tokens=32), {})
+    wrong = [{"step": "length", "min_chars": 150, "max_chars": 100}, {"step": "decontaminate"}]
+    found = {problem.path for problem in prepare.problems(make(tiny_corpus, tmp_path, data__steps=wrong))}
+    assert found == {"data.steps.0.min_chars", "data.heldout"}
 
 
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_every_document_is_accounted_for(result: Result, corpus: Path) -> None:
     assert sum(figures["dropped"].values()) == len(dropped) - 20
     by_id = {row["id"]: row["text"] for row in documents}
     for row in dropped:
-        if row["reason"] == "duplicate":
+        if row["reason"] == "exact_dedup":
             assert row["id"].startswith(f"{corpus}/b.jsonl#")
             assert row["detail"] in by_id, "the first one is kept"
     digests = {dedup.digest(row["text"]) for row in documents}
@@ -300,7 +303,7 @@ def test_a_kill_at_the_very_end_still_ends_well(
 @pytest.mark.parametrize(
     ("lines", "changes", "says"),
     [
-        (b'{"text": "too short"}\n', {}, "data.clean.min_chars 1"),
+        (b'{"text": "too short"}\n', {}, "length.min_chars 1"),
         (b"{broken\n", {}, "not JSON"),
         (b"\n\n", {}, "hold no text"),
         (
@@ -325,7 +328,7 @@ def test_a_corpus_that_leaves_nothing_says_why(
         tmp_path / "runs",
         data__sources=only,
         data__examples="none",
-        data__clean__max_repeated_line_fraction=1.0,
+        data__steps=[step for step in STEPS if step["step"] != "repeated_lines"],
         **changes,
     )
     with pytest.raises(InputError, match=says):

@@ -9,7 +9,7 @@ import pytest
 
 from manta.data import sources
 from manta.errors import InputError
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 
 def text_source(path: object, **more: object) -> Source:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import IO
 
 from manta.data.sources import File
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from manta import cluster
 from manta.artifact import Draft, Resolved
-from manta.data import dedup, examples, packing, shards, sources, steps, tokenizer
-from manta.data.corpus import Corpus, gather
-from manta.data.sources import File
+from manta.data import cleaning, dedup, examples, packing, refine, shards, sources, tokenizer, work
+from manta.data.corpus import Corpus, Split
 from manta.data.spread import Item, spread
-from manta.errors import InputError
+from manta.errors import InputError, Problem
 from manta.progress import Progress
 from manta.schema import PrepareRecipe
 from manta.storage import Folder
@@ -30,13 +28,21 @@ def inventory(recipe: PrepareRecipe) -> str:
     return sources.inventory(sources.list_files(recipe.data.sources))
 
 
+def problems(recipe: PrepareRecipe) -> Iterator[Problem]:
+    """Steps whose limits contradict each other, or that lack what they need."""
+    for number, step in enumerate(recipe.data.steps):
+        where = f"data.steps.{number}"
+        for low, high in cleaning.BOUNDS:
+            least, most = getattr(step, low, None), getattr(step, high, None)
+            if least is not None and most is not None and least > most:
+                yield Problem(f"{where}.{low}", least, f"exceeds {high} = {most}: no text fits both")
+        if step.step == "decontaminate" and recipe.data.heldout is None:
+            yield Problem("data.heldout", None, f"{where} needs the texts to look for: name a file or an artifact")
+
+
 def check(recipe: PrepareRecipe, inputs: Mapping[str, Resolved]) -> None:
     """Raise InputError for settings that contradict each other or a tokenizer that cannot be used."""
     data = recipe.data
-    if data.clean.min_chars > data.clean.max_chars:
-        raise InputError(
-            f"data.clean.min_chars = {data.clean.min_chars} exceeds data.clean.max_chars = {data.clean.max_chars}: no text fits both"
-        )
     if data.shard_tokens < data.seq_len:
         raise InputError(
             f"data.shard_tokens = {data.shard_tokens} holds no row of data.seq_len = {data.seq_len}: raise it"
@@ -53,17 +59,16 @@ def run(recipe: PrepareRecipe, draft: Draft, progress: Progress) -> dict[str, An
     cluster.connect(recipe.resources.address, recipe.resources.cpus)
     at_once = recipe.resources.cpus if cluster.is_local() else cluster.total_cpus()
 
-    read = _clean(recipe, folder, at_once, progress)
-    corpus = gather(recipe, folder, [part["path"] for summary in read for part in summary["parts"]])
-    progress.note(f"{corpus.num_kept:,} of {len(corpus.ids):,} clean documents are unique")
-
-    chosen = corpus.sample(recipe.seed, recipe.tokenizer.train_chars)
+    cleaned = refine.refine(recipe, folder, at_once, progress)
+    corpus = cleaned.corpus
+    split = Split(corpus, dedup.is_validation(corpus.digests, data.validation_fraction, recipe.seed), recipe.seed)
+    chosen = split.sample(recipe.tokenizer.train_chars)
     engine, chars_per_token = _tokenizer(recipe, draft, corpus, chosen, progress)
     known = tokenizer.facts(folder / "tokenizer")
 
-    packed = _pack(recipe, folder, corpus, engine, known.eos_id, chars_per_token, at_once, progress)
+    packed = _pack(recipe, folder, split, engine, known.eos_id, chars_per_token, at_once, progress)
     index = _index(data.seq_len, known, packed)
-    figures = _figures(read, corpus, packed, index)
+    figures = cleaned.figures | _figures(packed, index)
     if data.examples != "none":
         figures |= _examples(folder, packed)
     shards.save_index(folder, index)
@@ -78,68 +83,10 @@ def _finished(draft: Draft) -> dict[str, Any]:
     done = json.loads(draft.folder.read_text(DONE))
     where = ", ".join(source["path"] for source in draft.manifest["recipe"]["data"]["sources"])
     draft.add_input("documents", kind="documents", ref=where, **done["documents"])
-    for name in ("cleaned", "quarantine", "packed", "examples", "half-written"):
+    for name in ("cleaned", "corpus", "quarantine", "packed", "examples", "half-written"):
         if draft.folder.exists(f"work/{name}"):
             draft.folder.clear(f"work/{name}")
     return dict(done["figures"])
-
-
-# --- read and clean --------------------------------------------------------------------------------------------------
-
-
-def _clean(recipe: PrepareRecipe, folder: Folder, at_once: int, progress: Progress) -> list[Item]:
-    """Read and clean every group of files that is not done yet. Returns all groups' summaries in order."""
-    settings = recipe.data.model_dump(mode="json")
-    groups = sources.grouped(sources.list_files(recipe.data.sources))
-
-    def item(number: int, files: list[File]) -> Item:
-        listed = [file.as_json() for file in files]
-        return {
-            "folder": folder.url,
-            "number": number,
-            "files": listed,
-            "sources": settings["sources"],
-            "clean": settings["clean"],
-        }
-
-    done = [
-        json.loads(folder.read_text(name)) for n in range(len(groups)) if folder.exists(name := steps.cleaned_marker(n))
-    ]
-    finished = {summary["number"] for summary in done}
-    todo = [item(number, files) for number, files in enumerate(groups) if number not in finished]
-    total = sum(map(len, groups))
-    for summary in spread(steps.clean_group, todo, at_once):
-        done.append(summary)
-        progress.update(sum(s["files"] for s in done), total, "files read", documents=sum(s["read"] for s in done))
-    done.sort(key=lambda summary: summary["number"])
-    if quarantined := sum(summary["quarantined"] for summary in done):
-        names = [f"work/quarantine/{s['number']:05}.jsonl" for s in done if s["quarantined"]]
-        folder.write_text("quarantine.jsonl", "".join(map(folder.read_text, names)))
-        progress.note(f"{quarantined:,} unreadable files or records are set aside in {folder.url}/quarantine.jsonl")
-    _refuse_nothing(done, total)
-    return done
-
-
-def _dropped(summaries: list[Item]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for summary in summaries:
-        total.update(summary["dropped"])
-    return total
-
-
-def _refuse_nothing(done: list[Item], num_files: int) -> None:
-    if any(part["documents"] for summary in done for part in summary["parts"]):
-        return
-    unreadable = [summary["first_quarantined"] for summary in done if summary["quarantined"]]
-    drops = _dropped(done)
-    if drops:
-        listed = ", ".join(f"data.clean.{name} {count}" for name, count in drops.most_common())
-        raise InputError(f"data.sources: no document survives cleaning ({listed}): loosen these rules")
-    if unreadable:
-        raise InputError(
-            f"data.sources: none of {num_files} files can be read; the first: {unreadable[0]}: check path and format"
-        )
-    raise InputError(f"data.sources: the {num_files} files hold no text: check path, format and text_column")
 
 
 # --- tokenizer -------------------------------------------------------------------------------------------------------
@@ -176,7 +123,7 @@ def _tokenizer(
 def _pack(
     recipe: PrepareRecipe,
     folder: Folder,
-    corpus: Corpus,
+    division: Split,
     engine: str,
     eos_id: int,
     chars_per_token: float,
@@ -184,14 +131,14 @@ def _pack(
     progress: Progress,
 ) -> list[Item]:
     """Make every shard that is not there yet, one task each. Returns all summaries: training first, in order."""
-    data = recipe.data
+    data, corpus = recipe.data, division.corpus
     wanted, done = [], []
     for split in SPLITS:
-        indices = corpus.of(split)
+        indices = division.of(split)
         for number, (start, end) in enumerate(
             packing.ranges(corpus.chars[indices], data.shard_tokens * chars_per_token)
         ):
-            if folder.exists(marker := steps.packed_marker(split, number)):
+            if folder.exists(marker := work.packed_marker(split, number)):
                 done.append(json.loads(folder.read_text(marker)))
                 continue
             wanted.append(
@@ -200,7 +147,7 @@ def _pack(
             )  # fmt: skip
     total = int(corpus.chars[corpus.kept].sum())
     started, new_tokens = time.monotonic(), 0
-    for summary in spread(steps.pack_range, wanted, at_once):
+    for summary in spread(work.pack_range, wanted, at_once):
         done.append(summary)
         new_tokens += summary["tokens"]
         rate = new_tokens / (time.monotonic() - started)
@@ -223,15 +170,9 @@ def _index(seq_len: int, known: tokenizer.Facts, packed: list[Item]) -> shards.I
     return index
 
 
-def _figures(read: list[Item], corpus: Corpus, packed: list[Item], index: shards.Index) -> dict[str, Any]:
+def _figures(packed: list[Item], index: shards.Index) -> dict[str, Any]:
     chars, tokens = sum(item["chars"] for item in packed), sum(item["tokens"] for item in packed)
     return {
-        "files": sum(summary["files"] for summary in read),
-        "documents_read": sum(summary["read"] for summary in read),
-        "documents_kept": corpus.num_kept,
-        "duplicates": len(corpus.ids) - corpus.num_kept,
-        "dropped": dict(sorted(_dropped(read).items())),
-        "quarantined": sum(summary["quarantined"] for summary in read),
         "chars": chars,
         "tokens": tokens,
         "tokens_left_over": sum(item["left_over"] for item in packed),
@@ -251,7 +192,7 @@ def _examples(folder: Folder, packed: list[Item]) -> dict[str, int]:
         names = [f"work/examples/{split}-{item['number']:05}.parquet" for item in packed if item["split"] == split]
         rows = (row for name in names for row in shards.read_table(folder, name).to_pylist())
         pairs = list(examples.unique(((row["input"], row["target"]) for row in rows), seen))
-        steps.write_examples(folder, f"examples/{split}.parquet", pairs)
+        work.write_examples(folder, f"examples/{split}.parquet", pairs)
         counts[f"{split}_examples"] = len(pairs)
     if not counts["train_examples"]:
         raise InputError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.errors import InputError
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 # Manta's own README would make a corpus depend on the version of the tool that prepares it.
 ALWAYS_EXCLUDED = {"package_metadata": ("manta-*",)}

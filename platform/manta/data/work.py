@@ -1,4 +1,4 @@
-"""The two units of work that `prepare` spreads over Ray: clean a group of files, pack a range of documents."""
+"""The two units of work that `prepare` spreads over Ray: clean a group of documents, pack a range of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from manta.data import clean, dedup, documents, examples, packing, shards, tokenizer
-from manta.data.documents import Document, Unreadable
+from pydantic import TypeAdapter
+
+from manta.data import cleaning, dedup, documents, examples, linededup, packing, shards, tokenizer
+from manta.data.documents import Unreadable
 from manta.data.sources import File
-from manta.sections import Clean, Source
+from manta.sections.prepare import Source, Step
 from manta.storage import Folder
 
 # Texts are held and written in pieces of about this many characters, so that a task's memory does not grow with its files.
@@ -21,70 +23,94 @@ BATCH = 256
 DROPPED_START = 200  # characters of a dropped document that are kept, to recognise it
 
 
-def cleaned_marker(number: int) -> str:
-    return f"work/cleaned/{number:05}.json"
+def cleaned_marker(phase: int, number: int) -> str:
+    return f"work/cleaned/{phase}-{number:05}.json"
+
+
+def quarantine(number: int) -> str:
+    return f"work/quarantine/{number:05}.jsonl"
 
 
 def packed_marker(split: str, number: int) -> str:
     return f"work/packed/{split}-{number:05}.json"
 
 
-# --- read and clean --------------------------------------------------------------------------------------------------
+# --- clean -----------------------------------------------------------------------------------------------------------
 
 
-def clean_group(item: dict[str, Any]) -> dict[str, Any]:
-    """Read and clean one group of files.
+def clean_unit(item: dict[str, Any]) -> dict[str, Any]:
+    """Apply one phase's steps to one unit: a group of files, or the parts that the phase before made of one.
 
-    `item`: folder, number, files, sources, clean. Writes work/cleaned/N-M.parquet (id, source, text, digest, chars),
-    dropped/N.parquet, work/quarantine/N.jsonl, and, last, the marker that holds the returned summary.
+    `item`: folder, phase, number, files or pieces, sources, steps, keep_dropped, remove (a file of line hashes) or
+    None. Writes work/cleaned/P-N-M.parquet (id, source, language, text, digest, chars), dropped/P-N.parquet,
+    work/quarantine/N.jsonl, and, last, the marker that holds the returned summary.
     """
-    folder, number = Folder(item["folder"]), int(item["number"])
-    sources = [Source.model_validate(source) for source in item["sources"]]
-    settings = Clean.model_validate(item["clean"])
-    files = [File(**file) for file in item["files"]]
-    counts: Counter[str] = Counter()
+    folder, name = Folder(item["folder"]), f"{item['phase']}-{item['number']:05}"
+    steps = TypeAdapter(list[Step]).validate_python(item["steps"])
+    remove = linededup.remover(folder, item["remove"]) if item["remove"] else None
     bad: list[Unreadable] = []
+    by_source: dict[str, Counter[str]] = {}
     dropped: list[tuple[str, str, str, str]] = []
     parts: list[dict[str, Any]] = []
-    for piece in _pieces(files, sources, bad):
+    for piece in _from_files(item, bad) if "files" in item else _from_parts(folder, item["pieces"]):
         kept = []
         for batch in (piece[i : i + BATCH] for i in range(0, len(piece), BATCH)):
-            texts, reasons = clean.clean([document.text for document in batch], settings)
-            for document, text, reason in zip(batch, texts, reasons, strict=True):
-                where = sources[document.source].path
+            seen = cleaning.Batch([text.text for text in batch], [text.language for text in batch])
+            if remove is not None:
+                seen = cleaning.Batch([remove(text) for text in seen.texts], seen.languages)
+            outcome = cleaning.apply(seen, steps)
+            for found, text, language, reason in zip(
+                batch, outcome.texts, outcome.languages, outcome.reasons, strict=True
+            ):
+                counts = by_source.setdefault(found.source, Counter())
+                counts["read"] += 1
+                counts["chars"] += len(found.text)
                 if reason is None:
-                    kept.append((document.id, where, text, dedup.digest(text), len(text)))
+                    kept.append((found.id, found.source, language, text, dedup.digest(text), len(text)))
                 else:
                     counts[reason] += 1
-                    dropped.append((document.id, where, reason, text[:DROPPED_START]))
-        counts["read"] += len(piece)
-        name = f"work/cleaned/{number:05}-{len(parts):03}.parquet"
-        shards.write_table(folder, name, _cleaned_table(kept), row_group_size=256)
-        parts.append({"path": name, "documents": len(kept)})
-    if dropped:
-        write_dropped(folder, f"{number:05}", dropped)
+                    dropped.append((found.id, found.source, reason, _detail(text, item["keep_dropped"])))
+        path = f"work/cleaned/{name}-{len(parts):03}.parquet"
+        shards.write_table(folder, path, _cleaned_table(kept), row_group_size=256)
+        parts.append({"path": path, "documents": len(kept)})
+    if dropped and item["keep_dropped"] != "none":
+        write_dropped(folder, name, dropped)
     if bad:
-        lines = (json.dumps(entry.as_json(), ensure_ascii=False) + "\n" for entry in bad)
-        folder.write_text(f"work/quarantine/{number:05}.jsonl", "".join(lines))
-    read = counts.pop("read", 0)
-    first_bad = f"{bad[0].file} at {bad[0].offset}: {bad[0].reason}" if bad else None
+        entries = (json.dumps(entry.as_json(), ensure_ascii=False) + "\n" for entry in bad)
+        folder.write_text(quarantine(item["number"]), "".join(entries))
     summary = {
-        "number": number, "files": len(files), "parts": parts, "read": read,
-        "dropped": dict(counts), "quarantined": len(bad), "first_quarantined": first_bad,
-    }  # fmt: skip
-    folder.write_text(cleaned_marker(number), json.dumps(summary))
+        "number": item["number"],
+        "files": len(item.get("files", ())),
+        "parts": parts,
+        "sources": by_source,
+        "quarantined": len(bad),
+        "first_quarantined": f"{bad[0].file} at {bad[0].offset}: {bad[0].reason}" if bad else None,
+    }
+    folder.write_text(cleaned_marker(item["phase"], item["number"]), json.dumps(summary))
     return summary
 
 
-def _pieces(files: list[File], sources: list[Source], bad: list[Unreadable]) -> Iterator[list[Document]]:
-    piece: list[Document] = []
+class Text(NamedTuple):
+    """One document on its way through the steps."""
+
+    id: str
+    source: str
+    language: str
+    text: str
+
+
+def _from_files(item: dict[str, Any], bad: list[Unreadable]) -> Iterator[list[Text]]:
+    """The documents of a group of files, in pieces; what cannot be read goes to `bad`."""
+    sources = [Source.model_validate(source) for source in item["sources"]]
+    piece: list[Text] = []
     chars = 0
-    for file in files:
-        for found in documents.read(file, sources[file.source]):
+    for file in (File(**described) for described in item["files"]):
+        source = sources[file.source]
+        for found in documents.read(file, source):
             if isinstance(found, Unreadable):
                 bad.append(found)
                 continue
-            piece.append(found)
+            piece.append(Text(found.id, source.path, source.language or "", found.text))
             chars += len(found.text)
             if chars >= PIECE_CHARS:
                 yield piece
@@ -93,11 +119,22 @@ def _pieces(files: list[File], sources: list[Source], bad: list[Unreadable]) -> 
         yield piece
 
 
-def _cleaned_table(kept: list[tuple[str, str, str, bytes, int]]) -> Any:
+def _from_parts(folder: Folder, pieces: list[tuple[str, list[int]]]) -> Iterator[list[Text]]:
+    """The documents at the given rows of cleaned parts, one part at a time."""
+    for piece in pieces:
+        rows = take(folder, [piece]).select(Text._fields).to_pylist()
+        yield [Text(**row) for row in rows]
+
+
+def _detail(text: str, keep: str) -> str:
+    return text if keep == "full" else text[:DROPPED_START]
+
+
+def _cleaned_table(kept: list[tuple[str, str, str, str, bytes, int]]) -> Any:
     import pyarrow as pa
 
     types = {
-        "id": pa.string(), "source": pa.string(), "text": pa.large_string(),
+        "id": pa.string(), "source": pa.string(), "language": pa.string(), "text": pa.large_string(),
         "digest": pa.binary(dedup.DIGEST_BYTES), "chars": pa.int64(),
     }  # fmt: skip
     columns = list(zip(*kept, strict=True)) or [()] * len(types)
@@ -117,10 +154,10 @@ def write_dropped(folder: Folder, name: str, rows: list[tuple[str, str, str, str
 
 
 def take(folder: Folder, pieces: list[tuple[str, list[int]]]) -> Any:
-    """The documents (id, source, text) at the given rows of the given cleaned parts, as one pyarrow Table."""
+    """The documents (id, source, language, text) at the given rows of the given cleaned parts, as one pyarrow Table."""
     import pyarrow as pa
 
-    wanted = ("id", "source", "text")
+    wanted = Text._fields
     return pa.concat_tables(shards.read_table(folder, path, wanted).take(rows) for path, rows in pieces)
 
 
