@@ -10,15 +10,24 @@ from typing import Any
 
 import numpy as np
 
+from manta.artifact import locate
 from manta.data import cleaning, sources, work
+from manta.data.cleaning import decontaminate
 from manta.data.corpus import Context, Corpus, CorpusStep, exact_dedup, gather
+from manta.data.linededup import line_dedup
+from manta.data.neardup import near_dedup
 from manta.data.spread import Item, spread
 from manta.errors import InputError
 from manta.progress import Progress
 from manta.schema import PrepareRecipe
 from manta.storage import Folder
 
-CORPUS_STEPS: dict[str, CorpusStep] = {"exact_dedup": exact_dedup}
+CORPUS_STEPS: dict[str, CorpusStep] = {
+    "exact_dedup": exact_dedup,
+    "near_dedup": near_dedup,
+    "line_dedup": line_dedup,
+}
+HELDOUT = "work/corpus/heldout.parquet"
 
 
 @dataclass(frozen=True)
@@ -33,10 +42,11 @@ def refine(recipe: PrepareRecipe, folder: Folder, at_once: int, progress: Progre
     """Run the phases. Units that an earlier attempt finished are not done again."""
     data = recipe.data
     account = _Account()
+    heldout = _heldout(recipe, folder, progress)
     corpus: Corpus | None = None
     for number, phase in enumerate(cleaning.phases(data.steps)):
         if corpus is None or phase.local or corpus.remove is not None:
-            items = _units(recipe, folder, number, phase, corpus)
+            items = _units(recipe, folder, number, phase, corpus, heldout)
             done = _run(folder, number, items, at_once, progress)
             account.add(done)
             if number == 0:
@@ -57,7 +67,12 @@ def refine(recipe: PrepareRecipe, folder: Folder, at_once: int, progress: Progre
 
 
 def _units(
-    recipe: PrepareRecipe, folder: Folder, phase_number: int, phase: cleaning.Phase, corpus: Corpus | None
+    recipe: PrepareRecipe,
+    folder: Folder,
+    phase_number: int,
+    phase: cleaning.Phase,
+    corpus: Corpus | None,
+    heldout: str | None,
 ) -> list[Item]:
     """The tasks of a phase. How documents fall into them depends on the files alone, never on how many CPUs there are."""
     common = {
@@ -66,6 +81,7 @@ def _units(
         "steps": [step.model_dump(mode="json") for step in phase.local],
         "keep_dropped": recipe.data.keep_dropped,
         "remove": corpus.remove if corpus else None,
+        "heldout": heldout if any(step.step == "decontaminate" for step in phase.local) else None,
     }
     if corpus is None:
         listed = [source.model_dump(mode="json") for source in recipe.data.sources]
@@ -80,6 +96,18 @@ def _units(
         for number, (start, end) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
         if end > start
     ]
+
+
+def _heldout(recipe: PrepareRecipe, folder: Folder, progress: Progress) -> str | None:
+    """Hash the held-out n-grams that the steps look for, once for all tasks. Returns the file's path, None without need."""
+    ngrams = sorted({step.ngram for step in recipe.data.steps if step.step == "decontaminate"})
+    if not ngrams or recipe.data.heldout is None:
+        return None
+    if not folder.exists(HELDOUT):
+        place = Folder(locate(recipe.data.heldout, recipe.output))
+        texts, hashes = decontaminate.gather(place, ngrams, folder, HELDOUT)
+        progress.note(f"decontaminate: looking for {hashes:,} n-grams of {texts:,} held-out texts")
+    return HELDOUT
 
 
 def _run(folder: Folder, phase: int, items: list[Item], at_once: int, progress: Progress) -> list[Item]:

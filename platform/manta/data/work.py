@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from manta.data import cleaning, dedup, documents, examples, linededup, packing, shards, tokenizer
+from manta.data.cleaning import decontaminate
 from manta.data.documents import Unreadable
 from manta.data.sources import File
 from manta.sections.prepare import Source, Step
@@ -42,12 +43,13 @@ def clean_unit(item: dict[str, Any]) -> dict[str, Any]:
     """Apply one phase's steps to one unit: a group of files, or the parts that the phase before made of one.
 
     `item`: folder, phase, number, files or pieces, sources, steps, keep_dropped, remove (a file of line hashes) or
-    None. Writes work/cleaned/P-N-M.parquet (id, source, language, text, digest, chars), dropped/P-N.parquet,
-    work/quarantine/N.jsonl, and, last, the marker that holds the returned summary.
+    None, heldout (a file of n-gram hashes) or None. Writes work/cleaned/P-N-M.parquet (id, source, language, text,
+    digest, chars), dropped/P-N.parquet, work/quarantine/N.jsonl, and, last, the marker that holds the returned summary.
     """
     folder, name = Folder(item["folder"]), f"{item['phase']}-{item['number']:05}"
     steps = TypeAdapter(list[Step]).validate_python(item["steps"])
     remove = linededup.remover(folder, item["remove"]) if item["remove"] else None
+    bound = {"decontaminate": decontaminate.decontaminator(folder, item["heldout"])} if item.get("heldout") else {}
     bad: list[Unreadable] = []
     by_source: dict[str, Counter[str]] = {}
     dropped: list[tuple[str, str, str, str]] = []
@@ -58,13 +60,15 @@ def clean_unit(item: dict[str, Any]) -> dict[str, Any]:
             seen = cleaning.Batch([text.text for text in batch], [text.language for text in batch])
             if remove is not None:
                 seen = cleaning.Batch([remove(text) for text in seen.texts], seen.languages)
-            outcome = cleaning.apply(seen, steps)
+            outcome = cleaning.apply(seen, steps, bound)
             for found, text, language, reason in zip(
                 batch, outcome.texts, outcome.languages, outcome.reasons, strict=True
             ):
                 counts = by_source.setdefault(found.source, Counter())
                 counts["read"] += 1
                 counts["chars"] += len(found.text)
+                if reason is None and remove is not None and not text:  # of shared lines only
+                    text, reason = found.text, "line_dedup.nothing_left"
                 if reason is None:
                     kept.append((found.id, found.source, language, text, dedup.digest(text), len(text)))
                 else:

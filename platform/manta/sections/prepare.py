@@ -15,9 +15,9 @@ class Source(Section):
     """Files of one format. `python://stdlib/...` and `python://site-packages/...` name the running interpreter's own."""
 
     path: str = Field(description="glob on any filesystem, e.g. corpus/**/*.jsonl or python://stdlib/**/*.py")
-    format: Literal[
-        "text", "jsonl", "parquet", "csv", "html", "warc", "datasets", "docstrings", "package_metadata"
-    ] = Field(description="datasets: a folder that Hugging Face's save_to_disk wrote")
+    format: Literal["text", "jsonl", "parquet", "csv", "html", "warc", "datasets", "docstrings", "package_metadata"] = (
+        Field(description="datasets: a folder that Hugging Face's save_to_disk wrote")
+    )
     text_column: str = Field("text", description="column that holds the text (jsonl, parquet, csv, datasets)")
     language: Language | None = Field(None, description="of all its documents; none: found out where a step needs it")
     exclude: list[str] = Field([], description="globs of paths to leave out")
@@ -48,7 +48,7 @@ class LanguageId(Section):
 
     step: Literal["language"]
     keep: list[Language] = Field(min_length=1)
-    min_share: Fraction = Field(0.65, description="of the text that must be in the language")
+    min_share: Fraction = Field(0.65, description="of the text's bytes that must be in the language")
     unknown: Literal["keep", "drop"] = Field("drop", description="documents whose language cannot be told")
 
 
@@ -82,13 +82,19 @@ class GopherQuality(Section):
     step: Literal["gopher_quality"]
     min_words: NonNegative = 50
     max_words: Positive = 100_000
-    min_mean_word_length: NonNegative = Field(3, description="characters; 1 for Chinese, whatever is set")
+    min_mean_word_length: NonNegative = Field(
+        3, description="characters; at most 1 for scripts without spaces, whatever is set"
+    )
     max_mean_word_length: Positive = 10
-    max_symbol_ratio: PositiveFloat = Field(0.1, description="# and ... for each word")
+    max_symbol_ratio: PositiveFloat = Field(0.1, description="# or ... for each word or punctuation mark")
     max_bullet_lines: Fraction = 0.9
     max_ellipsis_lines: Fraction = 0.3
-    min_alphabetic_words: Fraction = Field(0.8, description="words that hold a letter")
-    min_stop_words: NonNegative = Field(2, description="different stop words of the document's language")
+    min_alphabetic_words: Fraction = Field(
+        0.8, description="of words and punctuation marks (of scripts without spaces: words) those with a letter"
+    )
+    min_stop_words: NonNegative = Field(
+        2, description="different stop words of the document's language; languages without a list pass"
+    )
 
 
 class GopherRepetition(Section):
@@ -126,9 +132,9 @@ class FineWebQuality(Section):
     step: Literal["fineweb_quality"]
     min_punctuated_lines: Fraction = Field(0.12, description="lines that end with a punctuation mark")
     max_short_lines: Fraction = Field(0.67, description="lines of at most `short_line` characters")
-    short_line: NonNegative = 30
+    short_line: NonNegative = Field(30, description="characters; of scripts without spaces each counts as two")
     max_duplicate_line_chars: Fraction = 0.01
-    max_newlines_per_word: PositiveFloat = 0.3
+    max_newlines_per_word: PositiveFloat = Field(0.3, description="or punctuation mark")
 
 
 class Pii(Section):
@@ -161,7 +167,7 @@ class NearDedup(Section):
 
 
 class LineDedup(Section):
-    """Remove lines (or paragraphs) that stand in more than `max_documents` documents."""
+    """Remove lines (or paragraphs) that stand in more than `max_documents` documents: from all of them, the first too."""
 
     step: Literal["line_dedup"]
     unit: Literal["line", "paragraph"] = "line"
@@ -173,7 +179,10 @@ class Decontaminate(Section):
     """Drop documents that share an n-gram with the texts of `data.heldout`."""
 
     step: Literal["decontaminate"]
-    ngram: Positive = Field(13, description="words, as in GPT-3 (Brown et al. 2020, appendix C)")
+    ngram: Positive = Field(
+        13,
+        description="words, as in GPT-3 (Brown et al. 2020, appendix C); of scripts without spaces 4 x as many characters",
+    )
 
 
 Step = Annotated[
@@ -204,12 +213,30 @@ class PrepareData(Section):
     )
 
 
-class Tokenizer(Section):
-    """Train a byte-level BPE tokenizer, or take the one of `source` as it is."""
+# In brackets, which every type splits off: a document that spells the token out does not make it.
+SpecialToken = Annotated[str, Field(pattern=r"^(<\S+>|\[\S+\])$", description="such as <|tool|> or [CITE]")]
 
+
+class Tokenizer(Section):
+    """Train a tokenizer, or take the one of `source`, as it is or with words added."""
+
+    type: Literal["bpe", "wordpiece", "unigram"] = Field(
+        "bpe", description="bpe: byte-level, as GPT's; wordpiece: as BERT's; unigram: as T5's, with byte fallback"
+    )
     source: TokenizerSource | None = Field(None, description="artifact or Hugging Face directory; no training then")
-    vocab_size: Annotated[int, Field(ge=264)] = Field(16_384, description="with 256 bytes and the special tokens")
+    extend: Positive | list[str] | None = Field(
+        None, description="with source: words to append, or how many to find in the corpus; no id changes"
+    )
+    vocab_size: Annotated[int, Field(ge=264)] = Field(16_384, description="with letters (or bytes) and special tokens")
     train_chars: Positive = Field(20_000_000, description="characters of the corpus (chosen by hash) to train on")
+    special_tokens: list[SpecialToken] = Field([], description="besides those of the type")
+    chat_template: str | None = Field(
+        None, description="Jinja text or the path of its file; none: of bpe Manta's own, of a source the source's"
+    )
+    lowercase: bool = Field(False, description="wordpiece: all in lower case, without accents")
+    sentinels: NonNegative = Field(
+        0, description="unigram: tokens <extra_id_0> ...; T5 has 100, and closes texts by </s>"
+    )
 
 
 class PrepareResources(Section):

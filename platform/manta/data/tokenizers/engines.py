@@ -1,0 +1,98 @@
+"""Encodes text with whichever engine is fastest among those that give the same ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# The split of GPT-2, which `ByteLevel(use_regex=True)` stands for.
+GPT2_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+BYTES = 256
+
+Encode = Callable[[str], Sequence[int]]
+
+
+def encoders(tokenizer_json: str) -> dict[str, Encode]:
+    """The engines that can encode with this tokenizer, fastest first; `tokenizers` is always there.
+
+    All treat the text of special tokens inside a document as plain text, so that a document cannot forge a turn of
+    chat or an end of text, and add nothing around it.
+    """
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer_json)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+
+    def reference(text: str) -> list[int]:
+        return list(backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+
+    same = _tiktoken(json.loads(tokenizer_json))
+    return {"tokenizers": reference} if same is None else {"tiktoken": same, "tokenizers": reference}
+
+
+def choose(engines: dict[str, Encode], texts: Sequence[str]) -> str:
+    """The fastest engine whose ids equal the reference's on every text."""
+    expected = [list(engines["tokenizers"](text)) for text in texts]
+    return next(
+        name
+        for name, encode in engines.items()
+        if all(list(encode(t)) == e for t, e in zip(texts, expected, strict=True))
+    )
+
+
+def _tiktoken(described: dict[str, Any]) -> Encode | None:
+    """A tiktoken encoder with the same vocabulary, or None where tiktoken cannot represent the tokenizer.
+
+    tiktoken merges the adjacent pair whose union has the lowest id. That is BPE where ids follow the order of merges.
+    """
+    words = _word_pattern(described.get("pre_tokenizer"))
+    model = described["model"]
+    plain = model["type"] == "BPE" and not any(
+        (described.get("normalizer"), model.get("dropout"), model.get("byte_fallback"),
+         model.get("continuing_subword_prefix"), model.get("end_of_word_suffix"))
+    )  # fmt: skip
+    if words is None or not plain:
+        return None
+    # Merges are pairs; older files write a pair as one string.
+    merged = ["".join(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
+    ids = [model["vocab"][token] for token in merged]
+    if ids != sorted(ids) or len(set(ids)) != len(ids):
+        return None
+    letters = byte_letters()
+    special = {token["content"] for token in described["added_tokens"]}
+    ranks = {
+        bytes(letters[letter] for letter in token): number
+        for token, number in model["vocab"].items()
+        if token not in special and all(letter in letters for letter in token)
+    }
+    if not all(bytes([byte]) in ranks for byte in range(BYTES)):
+        return None
+    import tiktoken
+
+    encoding = tiktoken.Encoding("manta", pat_str=words, mergeable_ranks=ranks, special_tokens={})
+    return encoding.encode_ordinary
+
+
+def _word_pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
+    """The regular expression that splits words, of the two common ways to write a byte-level pre-tokenizer."""
+    steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
+    match steps:
+        case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
+            return GPT2_WORDS
+        case [
+            {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+        ]:
+            return str(words)
+    return None
+
+
+def byte_letters() -> dict[str, int]:
+    """The printable letter that stands for each byte in a byte-level vocabulary (Radford et al., GPT-2, 2019)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = {chr(byte): byte for byte in printable}
+    others = [byte for byte in range(BYTES) if byte not in set(printable)]
+    return letters | {chr(BYTES + i): byte for i, byte in enumerate(others)}
