@@ -66,11 +66,22 @@ def main() -> None:
 def _cleaned(folder: Folder, texts: Path) -> list[dict[str, Any]]:
     """The documents as `prepare` holds them between cleaning and packing: its parts, each {path, documents}."""
     source = Source(path=f"{texts}/*.jsonl", format="jsonl")
-    settings = {"sources": [source.model_dump()], "steps": [{"step": "normalise"}], "remove": None, "keep_dropped": "none"}
+    settings = {
+        "sources": [source.model_dump()],
+        "steps": [{"step": "normalise"}],
+        "remove": None,
+        "keep_dropped": "none",
+    }
     groups = sources.grouped(sources.list_files([source]))
     made = [
         work.clean_unit(
-            {"folder": folder.url, "phase": 0, "number": number, "files": [file.as_json() for file in files], **settings}
+            {
+                "folder": folder.url,
+                "phase": 0,
+                "number": number,
+                "files": [file.as_json() for file in files],
+                **settings,
+            }
         )
         for number, files in enumerate(groups)
     ]

@@ -24,7 +24,6 @@ from manta.progress import Progress
 from manta.schema import PrepareRecipe
 from manta.storage import Folder
 
-
 STEPS = [
     {"step": "normalise"},
     {"step": "length", "min_chars": 150},

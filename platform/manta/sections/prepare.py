@@ -190,7 +190,7 @@ Step = Annotated[
     | FineWebQuality | Pii | ExactDedup | NearDedup | LineDedup | Decontaminate,
     Discriminator("step"),
 ]  # fmt: skip
-DEFAULT_STEPS = [
+DEFAULT_STEPS: list[Step] = [
     Normalise(step="normalise"),
     Length(step="length"),
     Letters(step="letters"),

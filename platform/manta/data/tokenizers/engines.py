@@ -10,7 +10,7 @@ from typing import Any
 GPT2_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BYTES = 256
 
-Encode = Callable[[str], Sequence[int]]
+Encode = Callable[[str], Any]  # text -> ids: a list, or an array (num_tokens,)
 
 
 def encoders(tokenizer_json: str) -> dict[str, Encode]:
@@ -29,8 +29,9 @@ def encoders(tokenizer_json: str) -> dict[str, Encode]:
     def reference(text: str) -> list[int]:
         return list(backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
-    same = _tiktoken(json.loads(tokenizer_json))
-    return {"tokenizers": reference} if same is None else {"tiktoken": same, "tokenizers": reference}
+    described = json.loads(tokenizer_json)
+    found = {"gigatoken": _gigatoken(described), "tiktoken": _tiktoken(described), "tokenizers": reference}
+    return {name: encode for name, encode in found.items() if encode is not None}
 
 
 def choose(engines: dict[str, Encode], texts: Sequence[str]) -> str:
@@ -41,6 +42,28 @@ def choose(engines: dict[str, Encode], texts: Sequence[str]) -> str:
         for name, encode in engines.items()
         if all(list(encode(t)) == e for t, e in zip(texts, expected, strict=True))
     )
+
+
+def _gigatoken(described: dict[str, Any]) -> Encode | None:
+    """A gigatoken encoder (uint32 arrays), or None where it does not know how the tokenizer splits words.
+
+    It remembers the ids of words it has seen and splits without a regular expression: about 20 times tiktoken's speed.
+    Tokens outside the vocabulary of merges are left out, or it would find them in the text of documents.
+    """
+    model = described["model"]
+    if (
+        model["type"] != "BPE"
+        or described.get("normalizer")
+        or not all(t["special"] for t in described["added_tokens"])
+    ):
+        return None
+    from gigatoken.gigatoken_rs import load_hf_json
+
+    try:
+        backend = load_hf_json(json.dumps({**described, "added_tokens": [], "post_processor": None}))
+    except RuntimeError:  # what it raises for a tokenizer that it cannot represent
+        return None
+    return backend.encode  # type: ignore[no-any-return]
 
 
 def _tiktoken(described: dict[str, Any]) -> Encode | None:
