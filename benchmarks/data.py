@@ -101,6 +101,7 @@ def _train(folder: Folder, texts: list[str]) -> None:
 def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> list[dict[str, Any]]:
     """The tasks that `prepare` would make of the documents."""
     known = tokenizer.facts(folder / "tokenizer")
+    engine = next(iter(tokenizer.encoders(folder.read_text("tokenizer/tokenizer.json"))))
     places = [(part["path"], row) for part in parts for row in range(part["documents"])]
     items = []
     for number, (start, end) in enumerate(packing.ranges(sizes, SHARD_TOKENS * 4.0)):
@@ -109,7 +110,7 @@ def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> lis
             pieces.setdefault(path, []).append(row)
         items.append(
             {"folder": folder.url, "split": "train", "number": number, "pieces": list(pieces.items()),
-             "engine": "tiktoken", "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
+             "engine": engine, "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
         )  # fmt: skip
     return items
 

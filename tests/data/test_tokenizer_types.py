@@ -70,7 +70,7 @@ def test_byte_level_bpe_is_what_it_always_was(tmp_path: Path) -> None:
     tokenizer.train(iter(texts), 400, tmp_path)
     starts = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in tmp_path.iterdir()}
     assert starts == {
-        "tokenizer.json": "c63f3e44cace",
+        "tokenizer.json": "5acc49d55116",
         "tokenizer_config.json": "0340952f8865",
         "chat_template.jinja": "4bffba286bea",
     }
@@ -252,7 +252,7 @@ def test_the_words_that_save_most_tokens_are_found(folders: dict[str, Path], tmp
 def test_the_fast_engine_agrees_on_an_extended_tokenizer(folders: dict[str, Path], tmp_path: Path) -> None:
     tokenizer.make(settings(source="x", extend=20), Folder(folders["bpe"]), iter(DOMAIN + TEXTS), tmp_path)
     engines = tokenizer.encoders((tmp_path / "tokenizer.json").read_text())
-    assert tokenizer.choose(engines, [*DOMAIN, *TEXTS, *HELD_OUT]) == "tiktoken"
+    assert tokenizer.choose(engines, [*DOMAIN, *TEXTS, *HELD_OUT]) == "gigatoken"
 
 
 def test_what_cannot_be_one_token_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

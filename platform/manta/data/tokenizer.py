@@ -9,14 +9,14 @@ from pathlib import Path
 from manta.data.tokenizers import bpe, extend, unigram, wordpiece
 from manta.data.tokenizers.bpe import END_OF_TEXT, END_OF_TURN, PAD, SPECIAL, UNKNOWN
 from manta.data.tokenizers.directory import CONFIG, TEMPLATE, Facts, copy, facts, find, write
-from manta.data.tokenizers.engines import BYTES, Encode, choose, encoders
+from manta.data.tokenizers.engines import BYTES, Encode, build, choose, encoders
 from manta.data.tokenizers.measure import report
 from manta.errors import InputError, Problem
 from manta.sections.prepare import Tokenizer
 from manta.storage import Folder
 
 __all__ = [
-    "BYTES", "END_OF_TEXT", "END_OF_TURN", "PAD", "SPECIAL", "UNKNOWN", "Encode", "Facts", "choose", "copy", "encoders", "facts",
+    "BYTES", "END_OF_TEXT", "END_OF_TURN", "PAD", "SPECIAL", "UNKNOWN", "Encode", "Facts", "build", "choose", "copy", "encoders", "facts",
     "find", "make", "problems", "report", "train",
 ]  # fmt: skip
 

@@ -202,7 +202,9 @@ def pack_range(item: dict[str, Any]) -> dict[str, Any]:
 @functools.lru_cache(maxsize=2)
 def encoder(folder: str, engine: str) -> tokenizer.Encode:
     """The encoder of an artifact's tokenizer, built once a process."""
-    return tokenizer.encoders(Folder(folder).read_text("tokenizer/tokenizer.json"))[engine]
+    found = tokenizer.build(engine, Folder(folder).read_text("tokenizer/tokenizer.json"))
+    assert found is not None, "it was chosen because it can represent this tokenizer"
+    return found
 
 
 def write_examples(folder: Folder, path: str, pairs: list[examples.Pair]) -> None:

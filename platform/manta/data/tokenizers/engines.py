@@ -19,19 +19,13 @@ def encoders(tokenizer_json: str) -> dict[str, Encode]:
     All treat the text of special tokens inside a document as plain text, so that a document cannot forge a turn of
     chat or an end of text, and add nothing around it.
     """
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_str(tokenizer_json)
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True
-
-    def reference(text: str) -> list[int]:
-        return list(backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
-
-    described = json.loads(tokenizer_json)
-    found = {"gigatoken": _gigatoken(described), "tiktoken": _tiktoken(described), "tokenizers": reference}
+    found = {name: build(name, tokenizer_json) for name in ENGINES}
     return {name: encode for name, encode in found.items() if encode is not None}
+
+
+def build(name: str, tokenizer_json: str) -> Encode | None:
+    """One engine by name, None where it cannot represent the tokenizer."""
+    return ENGINES[name](json.loads(tokenizer_json))
 
 
 def choose(engines: dict[str, Encode], texts: Sequence[str]) -> str:
@@ -42,6 +36,17 @@ def choose(engines: dict[str, Encode], texts: Sequence[str]) -> str:
         for name, encode in engines.items()
         if all(list(encode(t)) == e for t, e in zip(texts, expected, strict=True))
     )
+
+
+def _tokenizers(described: dict[str, Any]) -> Encode:
+    """The reference: what `tokenizers` itself makes of the file."""
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(json.dumps(described))
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return lambda text: list(backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
 
 def _gigatoken(described: dict[str, Any]) -> Encode | None:
@@ -119,3 +124,10 @@ def byte_letters() -> dict[str, int]:
     letters = {chr(byte): byte for byte in printable}
     others = [byte for byte in range(BYTES) if byte not in set(printable)]
     return letters | {chr(BYTES + i): byte for i, byte in enumerate(others)}
+
+
+ENGINES: dict[str, Callable[[dict[str, Any]], Encode | None]] = {
+    "gigatoken": _gigatoken,
+    "tiktoken": _tiktoken,
+    "tokenizers": _tokenizers,
+}
