@@ -1,8 +1,9 @@
-"""How close does preparing text come to the speed of the tokenizer alone?
+"""How close does preparing text come to the speed of the tokenizer alone, and how does each step compare?
 
-All competitors tokenise the same documents with the same vocabulary. Manta and `datasets` also pack rows of fixed length
-and write Parquet; tiktoken only encodes. Counted are tokens per second of CPU time, of all processes, without imports
-and without the start of Ray (given beside it).
+All competitors tokenise the same documents with the same vocabulary. Manta, `datasets` and datatrove also write what they
+made; tiktoken only encodes. Counted are tokens per second of CPU time, of all processes, without imports, without the
+start of Ray and without Ray Data's first use, in which its worker processes start (both given beside it). Needs the
+extra `bench`: make env EXTRAS=bench.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import corpus
+import data_steps
 import harness
 
 from manta import cluster
@@ -44,14 +46,19 @@ def main() -> None:
             cluster.connect(minimum_cpus=CORES)
         bench.figure("ray_start_cpu_s", start.cpu_s, unit="s", note="not part of the ratios")
         items = _items(folder, parts, [len(text) for text in texts])
+        repeats = 2 if bench.quick else 7
         try:
+            with harness.measure() as first:
+                list(spread(_nothing, [{}] * CORES, CORES))
+            bench.figure("ray_data_first_use_cpu_s", first.cpu_s, unit="s", note="not part of the ratios")
             runs = bench.alternate(
                 {
                     "manta": lambda: _manta(items),
                     "tiktoken": _yardstick("raw_tiktoken.py", folder),
                     "datasets": _yardstick("datasets_map.py", folder, folder.url + "/datasets"),
+                    "datatrove": _yardstick("datatrove_tokens.py", folder, folder.url + "/datatrove"),
                 },
-                repeats=2 if bench.quick else 7,
+                repeats=repeats,
                 warmup=0 if bench.quick else 1,
             )
         finally:
@@ -59,8 +66,15 @@ def main() -> None:
         key = "tokens_per_cpu_s"
         bench.ratio("tokenize_vs_tiktoken", runs, of="manta", over="tiktoken", key=key)
         bench.ratio("tokenize_vs_datasets_map", runs, of="manta", over="datasets", key=key)
+        bench.ratio("tokenize_vs_datatrove", runs, of="manta", over="datatrove", key=key)
         for name, taken in runs.items():
             bench.figure(f"{name}_tokens_per_cpu_s", [run.value(key) for run in taken if not run.error], unit="tok/s")
+        data_steps.clean(bench, folder, texts[: 1000 if bench.quick else 5000], repeats)
+        data_steps.near_duplicates(bench, folder, [part["path"] for part in parts], repeats)
+
+
+def _nothing(_: dict[str, Any]) -> dict[str, Any]:
+    return {}
 
 
 def _cleaned(folder: Folder, texts: Path) -> list[dict[str, Any]]:
