@@ -12,7 +12,7 @@ import harness
 
 from manta.data import documents, sources
 from manta.data.documents import Document
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 SOURCES = [
     Source(path="python://site-packages/*.dist-info/METADATA", format="package_metadata"),

@@ -1,8 +1,9 @@
-"""How close does preparing text come to the speed of the tokenizer alone?
+"""How close does preparing text come to the speed of the tokenizer alone, and how does each step compare?
 
-All competitors tokenise the same documents with the same vocabulary. Manta and `datasets` also pack rows of fixed length
-and write Parquet; tiktoken only encodes. Counted are tokens per second of CPU time, of all processes, without imports
-and without the start of Ray (given beside it).
+All competitors tokenise the same documents with the same vocabulary. Manta, `datasets` and datatrove also write what they
+made; tiktoken only encodes. Counted are tokens per second of CPU time, of all processes, without imports, without the
+start of Ray and without Ray Data's first use, in which its worker processes start (both given beside it). Needs the
+extra `bench`: make env EXTRAS=bench.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import corpus
+import data_steps
 import harness
 
 from manta import cluster
-from manta.data import packing, shards, sources, steps, tokenizer
+from manta.data import packing, shards, sources, tokenizer, work
 from manta.data.spread import spread
-from manta.sections import Clean, Source
+from manta.sections.prepare import Source
 from manta.storage import Folder
 
 VOCAB_SIZE, SEQ_LEN, SHARD_TOKENS, TRAIN_CHARS = 16_384, 512, 1_048_576, 5_000_000
@@ -44,14 +46,19 @@ def main() -> None:
             cluster.connect(minimum_cpus=CORES)
         bench.figure("ray_start_cpu_s", start.cpu_s, unit="s", note="not part of the ratios")
         items = _items(folder, parts, [len(text) for text in texts])
+        repeats = 2 if bench.quick else 7
         try:
+            with harness.measure() as first:
+                list(spread(_nothing, [{}] * CORES, CORES))
+            bench.figure("ray_data_first_use_cpu_s", first.cpu_s, unit="s", note="not part of the ratios")
             runs = bench.alternate(
                 {
                     "manta": lambda: _manta(items),
                     "tiktoken": _yardstick("raw_tiktoken.py", folder),
                     "datasets": _yardstick("datasets_map.py", folder, folder.url + "/datasets"),
+                    "datatrove": _yardstick("datatrove_tokens.py", folder, folder.url + "/datatrove"),
                 },
-                repeats=2 if bench.quick else 7,
+                repeats=repeats,
                 warmup=0 if bench.quick else 1,
             )
         finally:
@@ -59,19 +66,36 @@ def main() -> None:
         key = "tokens_per_cpu_s"
         bench.ratio("tokenize_vs_tiktoken", runs, of="manta", over="tiktoken", key=key)
         bench.ratio("tokenize_vs_datasets_map", runs, of="manta", over="datasets", key=key)
+        bench.ratio("tokenize_vs_datatrove", runs, of="manta", over="datatrove", key=key)
         for name, taken in runs.items():
             bench.figure(f"{name}_tokens_per_cpu_s", [run.value(key) for run in taken if not run.error], unit="tok/s")
+        data_steps.clean(bench, folder, texts[: 1000 if bench.quick else 5000], repeats)
+        data_steps.near_duplicates(bench, folder, [part["path"] for part in parts], repeats)
+
+
+def _nothing(_: dict[str, Any]) -> dict[str, Any]:
+    return {}
 
 
 def _cleaned(folder: Folder, texts: Path) -> list[dict[str, Any]]:
     """The documents as `prepare` holds them between cleaning and packing: its parts, each {path, documents}."""
     source = Source(path=f"{texts}/*.jsonl", format="jsonl")
-    nothing_dropped = Clean(min_chars=0, max_chars=10**9, min_alpha_fraction=0.0, max_repeated_line_fraction=1.0)
-    settings = {"sources": [source.model_dump()], "clean": nothing_dropped.model_dump()}
+    settings = {
+        "sources": [source.model_dump()],
+        "steps": [{"step": "normalise"}],
+        "remove": None,
+        "keep_dropped": "none",
+    }
     groups = sources.grouped(sources.list_files([source]))
     made = [
-        steps.clean_group(
-            {"folder": folder.url, "number": number, "files": [file.as_json() for file in files], **settings}
+        work.clean_unit(
+            {
+                "folder": folder.url,
+                "phase": 0,
+                "number": number,
+                "files": [file.as_json() for file in files],
+                **settings,
+            }
         )
         for number, files in enumerate(groups)
     ]
@@ -91,6 +115,7 @@ def _train(folder: Folder, texts: list[str]) -> None:
 def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> list[dict[str, Any]]:
     """The tasks that `prepare` would make of the documents."""
     known = tokenizer.facts(folder / "tokenizer")
+    engine = next(iter(tokenizer.encoders(folder.read_text("tokenizer/tokenizer.json"))))
     places = [(part["path"], row) for part in parts for row in range(part["documents"])]
     items = []
     for number, (start, end) in enumerate(packing.ranges(sizes, SHARD_TOKENS * 4.0)):
@@ -99,14 +124,14 @@ def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> lis
             pieces.setdefault(path, []).append(row)
         items.append(
             {"folder": folder.url, "split": "train", "number": number, "pieces": list(pieces.items()),
-             "engine": "tiktoken", "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
+             "engine": engine, "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
         )  # fmt: skip
     return items
 
 
 def _manta(items: list[dict[str, Any]]) -> dict[str, Any]:
     with harness.measure() as window:
-        done = list(spread(steps.pack_range, items, CORES))
+        done = list(spread(work.pack_range, items, CORES))
     tokens = sum(summary["tokens"] - summary["documents"] for summary in done)  # without the end-of-text tokens
     return {"tokens": tokens, "tokens_per_cpu_s": tokens / window.cpu_s, "tokens_per_s": tokens / window.wall_s}
 

@@ -22,7 +22,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "MANTA_TEST_RUN"
-PATIENCE_S = 15.0
+# Ray's agents whose driver was killed while they started look for it for a minute before they end.
+PATIENCE_S = 90.0
 
 # Ray's sockets need a path under 108 characters, which pytest's temporary folders exceed.
 _scratch = Path(tempfile.mkdtemp(prefix="mt-", dir="/tmp"))

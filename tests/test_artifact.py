@@ -10,7 +10,7 @@ from manta import artifact as artifacts
 from manta import recipe as recipes
 from manta.artifact import Artifact, Draft
 from manta.errors import InputError, StageFailed
-from manta.sections import Input
+from manta.sections.base import Input
 from manta.storage import Folder
 
 

@@ -18,7 +18,7 @@ from manta import __version__
 from manta import recipe as recipes
 from manta.errors import InputError, StageFailed
 from manta.schema import Recipe
-from manta.sections import Input
+from manta.sections.base import Input
 from manta.storage import Folder
 
 MANIFEST = "manifest.json"

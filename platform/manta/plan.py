@@ -18,7 +18,7 @@ from manta.schema import (
     ServeRecipe,
     TuneRecipe,
 )
-from manta.sections import NewModel
+from manta.sections.train import NewModel
 
 GIB = 2**30
 # Assumptions, stated in every plan. Rates are useful operations per second (those of formulas.flops_per_token),

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from manta.errors import InputError, Problem, RecipeError
 from manta.schema import KINDS, PipelineRecipe, Recipe
-from manta.sections import Input
+from manta.sections.base import Input
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from manta.sections import (
+from manta.sections.base import NonNegative, Section
+from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
+from manta.sections.train import (
     Adapt,
     Batch,
     Checkpoint,
@@ -18,22 +20,17 @@ from manta.sections import (
     FinetuneData,
     Gate,
     NewModel,
-    NonNegative,
     Objective,
     Optimizer,
-    PrepareData,
-    PrepareResources,
     PretrainData,
     Schedule,
     Search,
-    Section,
     ServeModel,
     ServeResources,
     ServeSettings,
     SourceModel,
     Stop,
     Task,
-    Tokenizer,
     TrainResources,
     TuneResources,
     Validate,

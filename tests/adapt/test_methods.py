@@ -9,7 +9,7 @@ import pytest
 
 from manta import adapt
 from manta.errors import InputError
-from manta.sections import Adapt
+from manta.sections.train import Adapt
 
 CONFIG = {
     "vocab_size": 96,

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from manta.data import sources
+from manta.data.formats import FORMATS
 from manta.errors import InputError
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 
 def text_source(path: object, **more: object) -> Source:
-    return Source.model_validate({"path": str(path), "format": "text", **more})
+    return Source.model_validate({"path": str(path), "format": "text"} | more)
 
 
 @pytest.fixture
@@ -38,6 +39,32 @@ def test_glob_lists_files_in_order_with_ids_as_the_recipe_writes_them(
 
 def test_a_plain_path_is_a_source_of_one_file(folder: Path) -> None:
     assert [file.id for file in sources.list_files([text_source(folder / "a.txt")])] == [f"{folder}/a.txt"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_folder_stands_for_the_files_of_its_format_below_it(folder: Path, slash: str) -> None:
+    for name in ("packed.txt.zst", "sub/more.txt.gz", "table.csv", "data-0.arrow", "sub/cache-1.arrow", "page.HTM"):
+        (folder / name).write_text(name)
+    found = sources.list_files([text_source(f"{folder}{slash}", exclude=["sub/deep/*"])])
+    named = ["a.txt", "b.txt", "notes.md", "packed.txt.zst", "sub/more.txt.gz", "sub/skip.txt"]
+    assert [file.relative for file in found] == named, "exclude is relative to the folder"
+    assert [file.id for file in found] == [f"{folder}/{name}" for name in named]
+    arrow = sources.list_files([text_source(folder, format="datasets")])
+    assert [file.relative for file in arrow] == ["data-0.arrow"]
+    with pytest.raises(InputError, match=r"no readable file below it is called \*\.warc"):
+        sources.list_files([text_source(folder, format="warc")])
+
+
+def test_a_folder_of_the_interpreter_is_a_source_too() -> None:
+    names = [file.id for file in sources.list_files([Source(path="python://stdlib/json", format="docstrings")])]
+    assert "python://stdlib/json/decoder.py" in names
+    assert len(sources.list_files([Source(path="python://stdlib", format="docstrings")])) == len(
+        sources.list_files([Source(path="python://stdlib/**/*.py", format="docstrings")])
+    )
+
+
+def test_every_format_has_usual_names() -> None:
+    assert set(sources.USUAL_NAMES) == set(FORMATS)
 
 
 def test_sources_keep_the_recipes_order(folder: Path) -> None:

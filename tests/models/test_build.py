@@ -13,7 +13,7 @@ from manta.errors import InputError
 from manta.models import formulas, presets
 from manta.models.build import build
 from manta.models.load import load, model_folder
-from manta.sections import NewModel
+from manta.sections.train import NewModel
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 2}
 

@@ -12,7 +12,7 @@ import torch
 from manta.models.build import build
 from manta.models.presets import config
 from manta.objectives import OBJECTIVES
-from manta.sections import NewModel
+from manta.sections.train import NewModel
 
 loss_of, scored_of = OBJECTIVES["clm"]
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from manta.errors import InputError
-from manta.sections import Batch, Schedule, Stop, TrainResources
+from manta.sections.train import Batch, Schedule, Stop, TrainResources
 from manta.train.schedule import SCHEDULES, accumulation, batch_rows, learning_rate, planned_steps
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manta.sections import Optimizer, TrainResources
+from manta.sections.train import Optimizer, TrainResources
 from manta.train.zero import config
 
 

@@ -11,7 +11,7 @@ from manta import pipeline, stage
 from manta import recipe as recipes
 from manta.errors import RecipeError
 from manta.schema import FinetuneRecipe, TuneRecipe
-from manta.sections import Search
+from manta.sections.train import Search
 from manta.tune import space
 
 RAW: dict[str, Any] = {

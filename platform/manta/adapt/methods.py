@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from manta.errors import InputError
-from manta.sections import Adapt
+from manta.sections.train import Adapt
 
 Writers = dict[str, Callable[[Path], None]]  # folder name -> writes that folder's files
 

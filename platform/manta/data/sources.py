@@ -12,12 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from manta.errors import InputError
-from manta.sections import Source
+from manta.sections.prepare import Source
 
 # Manta's own README would make a corpus depend on the version of the tool that prepares it.
 ALWAYS_EXCLUDED = {"package_metadata": ("manta-*",)}
 STDLIB_EXCLUDED = ("site-packages/*", "dist-packages/*")
 _MAGIC = re.compile(r"[*?\[]")
+# What the files of a format are usually called: which files a source means that names a folder.
+USUAL_NAMES = {
+    "text": ("*.txt", "*.text", "*.md"),
+    "jsonl": ("*.jsonl", "*.ndjson"),
+    "parquet": ("*.parquet",),
+    "csv": ("*.csv",),
+    "html": ("*.html", "*.htm", "*.xhtml"),
+    "warc": ("*.warc",),
+    "datasets": ("data-*.arrow",),  # beside them save_to_disk's folders may hold caches of other transformations
+    "docstrings": ("*.py",),
+    "package_metadata": ("METADATA",),
+}
+COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -68,23 +81,45 @@ def grouped(files: Sequence[File], smallest: int = 1 << 20, largest: int = 256 <
 
 def _matches(index: int, source: Source) -> list[File]:
     where = f"data.sources.{index}.path = {source.path!r}"
+    path, names = _meant(source, where)
+    excluded = (*source.exclude, *ALWAYS_EXCLUDED.get(source.format, ()))
+    if path.startswith("python://stdlib/"):
+        excluded += STDLIB_EXCLUDED
     found: dict[str, File] = {}
-    for fixed, pattern in _roots(source.path, where):
+    for fixed, pattern in _roots(path, where):
         for url, relative, info in _glob(fixed, pattern):
-            excluded = (*source.exclude, *ALWAYS_EXCLUDED.get(source.format, ()))
-            if source.path.startswith("python://stdlib/"):
-                excluded += STDLIB_EXCLUDED
-            if any(fnmatch.fnmatchcase(relative, glob) for glob in excluded):
+            if names and not _any_match(relative.rpartition("/")[2], names):
                 continue
-            name = f"{_fixed_part(source.path)}/{relative}".replace("//", "/").replace(":/", "://")
+            if _any_match(relative, excluded):
+                continue
+            name = f"{_fixed_part(path)}/{relative}".replace("//", "/").replace(":/", "://")
             changed = info.get("mtime") or info.get("ETag") or info.get("LastModified") or ""
             found.setdefault(name, File(name, url, relative, int(info["size"]), str(changed), index))
     if not found:
-        folder = _fixed_part(source.path)
-        missing = "://" not in source.path and not Path(folder).expanduser().exists()
-        cause = f"{folder} does not exist" if missing else "no readable file matches"
-        raise InputError(f"{where}: {cause}: check the path" + (" and `exclude`" if source.exclude else ""))
+        raise InputError(
+            f"{where}: {_why_none(path, names)}: check the path" + (" and `exclude`" if source.exclude else "")
+        )
     return [found[name] for name in sorted(found)]
+
+
+def _meant(source: Source, where: str) -> tuple[str, tuple[str, ...]]:
+    """(path as a glob, names that files must have): a folder stands for all files of the format below it."""
+    below = f"{source.path.rstrip('/')}/**"
+    if _MAGIC.search(source.path) or not any(_is_folder(root) for root, _ in _roots(below, where)):
+        return source.path, ()
+    return below, tuple(name + ending for name in USUAL_NAMES[source.format] for ending in COMPRESSED)
+
+
+def _any_match(name: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+
+
+def _why_none(path: str, names: tuple[str, ...]) -> str:
+    folder = _fixed_part(path)
+    if "://" not in path and not Path(folder).expanduser().exists():
+        return f"{folder} does not exist"
+    usual = ", ".join(names[:: len(COMPRESSED)])
+    return f"no readable file below it is called {usual}" if names else "no readable file matches"
 
 
 def _roots(path: str, where: str) -> list[tuple[str, str]]:
@@ -110,12 +145,22 @@ def _fixed_part(path: str) -> str:
     return "/".join(parts[:magic]) or ("/" if path.startswith("/") else ".")
 
 
-def _glob(fixed: str, pattern: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(url, path below `fixed`, info) of the files that match."""
+def _is_folder(path: str) -> bool:
+    filesystem, root = _opened(path)
+    return bool(filesystem.isdir(root))
+
+
+def _opened(path: str) -> tuple[Any, str]:
+    """(filesystem, path on it) of a local path or a URL."""
     from fsspec.core import url_to_fs
 
-    filesystem, root = url_to_fs(str(Path(fixed).expanduser().absolute()) if "://" not in fixed else fixed)
-    root = root.rstrip("/")
+    filesystem, root = url_to_fs(str(Path(path).expanduser().absolute()) if "://" not in path else path)
+    return filesystem, root.rstrip("/")
+
+
+def _glob(fixed: str, pattern: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(url, path below `fixed`, info) of the files that match."""
+    filesystem, root = _opened(fixed)
     for name, info in filesystem.glob(f"{root}/{pattern}", detail=True).items():
         if info["type"] == "file":
             url = name if "://" not in fixed else filesystem.unstrip_protocol(name)

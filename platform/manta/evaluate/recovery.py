@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from manta.sections import Gate
+    from manta.sections.train import Gate
 
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from manta.errors import InputError
-from manta.sections import NewModel
+from manta.sections.train import NewModel
 
 # Widths keep head_dim a multiple of 32, which every attention kernel of vLLM takes. 135m follows SmolLM2
 # (arXiv:2502.02737), 1b TinyLlama (arXiv:2401.02385), 7b Llama 2 (arXiv:2307.09288).

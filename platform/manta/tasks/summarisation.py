@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from manta.sections import SummarisationTask
+from manta.sections.train import SummarisationTask
 from manta.tasks import conversation
 from manta.tasks.conversation import Encoded, Example, Message
 from manta.tasks.scores import exact_match, mean, rouge_l, token_f1

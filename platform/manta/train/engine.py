@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from manta.sections import Optimizer, TrainResources
+from manta.sections.train import Optimizer, TrainResources
 from manta.train import shm_op, zero
 
 Objective = Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]

@@ -13,7 +13,7 @@ from manta.artifact import Draft, Resolved
 from manta.errors import InputError, StageFailed
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
-from manta.sections import NewModel
+from manta.sections.train import NewModel
 from manta.storage import Folder
 from manta.train import schedule
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from manta.errors import InputError
-from manta.sections import Batch, Schedule, Stop, TrainResources
+from manta.sections.train import Batch, Schedule, Stop, TrainResources
 
 
 class _Trains(Protocol):

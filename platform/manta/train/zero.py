@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.sections import Optimizer, TrainResources
+from manta.sections.train import Optimizer, TrainResources
 
 
 def config(optimizer: Optimizer, resources: TrainResources, accumulation: int, universal: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from manta import recipe as recipes
 from manta.errors import Problem, RecipeError
 from manta.schema import FinetuneRecipe, TuneRecipe
-from manta.sections import Search
+from manta.sections.train import Search
 
 # What a trial may not vary, and why.
 FIXED = {

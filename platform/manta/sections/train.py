@@ -1,88 +1,22 @@
-"""The vocabulary of recipes: every section that a kind may have, strict at every depth."""
+"""The vocabulary of recipes: the sections of training, tuning, compression, evaluation and serving."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-@dataclass(frozen=True)
-class Input:
-    """Marks a field that names what another stage left (or a file): part of a run's lineage.
-
-    A bare word is a sibling under the recipe's `output`; anything with a slash is a path or URL; `package:NAME` is a
-    pretrained model that an installed Python package ships.
-    """
-
-    kinds: tuple[str, ...]  # artifact kinds that fit, for the error message
-
-
-Shards = Annotated[str, Input(("prepare",))]
-Examples = Annotated[str, Input(("prepare", "file"))]
-TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "directory"))]
-Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]
-Evaluation = Annotated[str, Input(("evaluate",))]
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
-
-
-class Section(BaseModel):
-    """Strict at every depth: unknown keys and loose types are refused, values are never rewritten."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
-
-
-# --- prepare ---------------------------------------------------------------------------------------------------------
-
-
-class Source(Section):
-    """Files of one format. `python://stdlib/...` and `python://site-packages/...` name the running interpreter's own."""
-
-    path: str = Field(description="glob on any filesystem, e.g. corpus/**/*.jsonl or python://stdlib/**/*.py")
-    format: Literal["text", "jsonl", "parquet", "docstrings", "package_metadata"]
-    text_column: str = Field("text", description="column that holds the text (jsonl, parquet)")
-    exclude: list[str] = Field([], description="globs of paths to leave out")
-
-
-class Clean(Section):
-    """Rules a document must pass; every drop is counted under the rule's name."""
-
-    unicode: Literal["NFC", "NFKC", "none"] = "NFC"
-    min_chars: NonNegative = 100
-    max_chars: Positive = 200_000
-    min_alpha_fraction: Fraction = Field(0.5, description="letters among the non-space characters")
-    max_repeated_line_fraction: Fraction = Field(0.5, description="lines that repeat an earlier line of the document")
-
-
-class PrepareData(Section):
-    sources: list[Source] = Field(min_length=1)
-    clean: Clean = Clean()
-    dedup: Literal["exact", "none"] = "exact"
-    validation_fraction: Fraction = Field(0.02, description="of documents, chosen by the hash of their text")
-    seq_len: Positive = Field(512, description="tokens per row")
-    shard_tokens: Positive = Field(1_048_576, description="tokens a shard aims for")
-    examples: Literal["none", "docstring_summary"] = Field(
-        "none", description="supervised pairs to extract: docstring_summary = a docstring's body -> its first line"
-    )
-
-
-class Tokenizer(Section):
-    """Train a byte-level BPE tokenizer, or take the one of `source` as it is."""
-
-    source: TokenizerSource | None = Field(None, description="artifact or Hugging Face directory; no training then")
-    vocab_size: Annotated[int, Field(ge=264)] = Field(16_384, description="with 256 bytes and the special tokens")
-    train_chars: Positive = Field(20_000_000, description="characters of the corpus (chosen by hash) to train on")
-
-
-class PrepareResources(Section):
-    cpus: Positive = Field(2, description="CPUs that a local Ray offers; a cluster brings its own")
-    address: str | None = Field(None, description="Ray address; none starts Ray on this machine")
-
+from manta.sections.base import (
+    Evaluation,
+    Examples,
+    Fraction,
+    Model,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    Section,
+    Shards,
+)
 
 # --- models and training ---------------------------------------------------------------------------------------------
 

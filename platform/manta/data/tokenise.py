@@ -1,0 +1,158 @@
+"""From clean documents to shards: the tokenizer, packed rows, supervised examples; each shard is one task."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from manta.artifact import Draft
+from manta.data import dedup, examples, packing, shards, tokenizer, work
+from manta.data.corpus import Corpus, Split
+from manta.data.spread import Item, spread
+from manta.errors import InputError
+from manta.progress import Progress
+from manta.schema import PrepareRecipe
+from manta.storage import Folder
+
+SPLITS = ("train", "validation")
+# What the fast encoder is checked on, and what characters per token are measured on.
+SAMPLE_CHARS = 300_000
+
+
+def tokenise(recipe: PrepareRecipe, draft: Draft, corpus: Corpus, at_once: int, progress: Progress) -> dict[str, Any]:
+    """Make the tokenizer, the shards, their index and the examples. Returns their figures."""
+    folder, data = draft.folder, recipe.data
+    held_out = dedup.is_validation(corpus.digests, data.validation_fraction, recipe.seed)
+    split = Split(corpus, held_out, recipe.seed)
+    chosen = split.sample(recipe.tokenizer.train_chars)
+    engine, chars_per_token = _tokenizer(recipe, draft, corpus, chosen, progress)
+    _report(folder, split)
+    known = tokenizer.facts(folder / "tokenizer")
+    packed = _pack(recipe, folder, split, engine, known.eos_id, chars_per_token, at_once, progress)
+    index = _index(data.seq_len, known, packed)
+    figures = _figures(packed, index)
+    if data.examples != "none":
+        figures |= _examples(folder, packed)
+    shards.save_index(folder, index)
+    return figures
+
+
+def _tokenizer(
+    recipe: PrepareRecipe, draft: Draft, corpus: Corpus, chosen: Any, progress: Progress
+) -> tuple[str, float]:
+    """Train or copy the tokenizer. Returns the engine to encode with and the characters per token of a sample."""
+    folder = draft.folder
+    if not len(chosen):
+        raise InputError(
+            f"data.validation_fraction = {recipe.data.validation_fraction} leaves no document to train on: lower it"
+        )
+    if not folder.exists("tokenizer/tokenizer.json"):
+        with folder.staged("tokenizer") as place:
+            source = draft.inputs.get("tokenizer.source")
+            if source is None:
+                progress.note(f"training a tokenizer on {int(corpus.chars[chosen].sum()):,} characters")
+            drawn = corpus.texts(folder, sorted(chosen.tolist()))
+            tokenizer.make(recipe.tokenizer, tokenizer.find(source.path) if source else None, drawn, place)
+    few = chosen[: max(1, int((corpus.chars[chosen].cumsum() <= SAMPLE_CHARS).sum()))]
+    texts = list(corpus.texts(folder, sorted(few.tolist())))
+    engines = tokenizer.encoders(folder.read_text("tokenizer/tokenizer.json"))
+    engine = tokenizer.choose(engines, texts)
+    num_tokens = sum(len(engines[engine](text)) for text in texts)
+    return engine, sum(map(len, texts)) / max(1, num_tokens)
+
+
+def _report(folder: Folder, split: Split) -> None:
+    """Measure the tokenizer on held-out documents, which it was not trained on, where there are any."""
+    corpus, held = split.corpus, split.of("validation")
+    few = held[: int((corpus.chars[held].cumsum() <= SAMPLE_CHARS).sum())]
+    if folder.exists("tokenizer/report.json") or not len(few):
+        return
+    rows = [row for piece in corpus.pieces(few) for row in work.take(folder, [piece]).to_pylist()]
+    texts, languages, origins = ([row[name] for row in rows] for name in ("text", "language", "source"))
+    found = tokenizer.report(folder.read_text("tokenizer/tokenizer.json"), texts, languages, origins)
+    folder.write_text("tokenizer/report.json", json.dumps(found, indent=2) + "\n")
+
+
+# --- tokenise and pack -----------------------------------------------------------------------------------------------
+
+
+def _pack(
+    recipe: PrepareRecipe,
+    folder: Folder,
+    division: Split,
+    engine: str,
+    eos_id: int,
+    chars_per_token: float,
+    at_once: int,
+    progress: Progress,
+) -> list[Item]:
+    """Make every shard that is not there yet, one task each. Returns all summaries: training first, in order."""
+    data, corpus = recipe.data, division.corpus
+    wanted, done = [], []
+    for split in SPLITS:
+        indices = division.of(split)
+        for number, (start, end) in enumerate(
+            packing.ranges(corpus.chars[indices], data.shard_tokens * chars_per_token)
+        ):
+            if folder.exists(marker := work.packed_marker(split, number)):
+                done.append(json.loads(folder.read_text(marker)))
+                continue
+            wanted.append(
+                {"folder": folder.url, "split": split, "number": number, "pieces": corpus.pieces(indices[start:end]), "engine": engine,
+                 "eos_id": eos_id, "seq_len": data.seq_len, "examples": data.examples}
+            )  # fmt: skip
+    total = int(corpus.chars[corpus.kept].sum())
+    started, new_tokens = time.monotonic(), 0
+    for summary in spread(work.pack_range, wanted, at_once):
+        done.append(summary)
+        new_tokens += summary["tokens"]
+        rate = new_tokens / (time.monotonic() - started)
+        progress.update(sum(s["chars"] for s in done), total, "characters tokenised", tokens_per_s=rate)
+    return sorted(done, key=lambda summary: (SPLITS.index(summary["split"]), summary["number"]))
+
+
+def _index(seq_len: int, known: tokenizer.Facts, packed: list[Item]) -> shards.Index:
+    splits = {
+        split: tuple(shards.Shard(**item["shard"]) for item in packed if item["split"] == split and item["shard"])
+        for split in SPLITS
+    }
+    index = shards.Index(seq_len, known.vocab_size, known.eos_id, known.bos_id, known.pad_id, splits)
+    for split, setting in (("train", "add documents"), ("validation", "raise data.validation_fraction")):
+        tokens = sum(item["tokens"] for item in packed if item["split"] == split)
+        if tokens and not index.rows(split):
+            raise InputError(
+                f"data.seq_len = {seq_len}: the {tokens} tokens of the {split} documents fill no row: lower it, or {setting}"
+            )
+    return index
+
+
+def _figures(packed: list[Item], index: shards.Index) -> dict[str, Any]:
+    chars, tokens = sum(item["chars"] for item in packed), sum(item["tokens"] for item in packed)
+    return {
+        "chars": chars,
+        "tokens": tokens,
+        "tokens_left_over": sum(item["left_over"] for item in packed),
+        "train_rows": index.rows("train"),
+        "validation_rows": index.rows("validation"),
+        "vocab_size": index.vocab_size,
+        "chars_per_token": round(chars / tokens, 4),
+        "tokens_per_second": round(tokens / max(1e-9, sum(item["seconds"] for item in packed))),
+    }
+
+
+def _examples(folder: Folder, packed: list[Item]) -> dict[str, int]:
+    """Gather the pairs that the tasks extracted, each input and target once. Returns how many each split has."""
+    seen: set[bytes] = set()
+    counts = {}
+    for split in SPLITS:
+        names = [f"work/examples/{split}-{item['number']:05}.parquet" for item in packed if item["split"] == split]
+        rows = (row for name in names for row in shards.read_table(folder, name).to_pylist())
+        pairs = list(examples.unique(((row["input"], row["target"]) for row in rows), seen))
+        work.write_examples(folder, f"examples/{split}.parquet", pairs)
+        counts[f"{split}_examples"] = len(pairs)
+    if not counts["train_examples"]:
+        raise InputError(
+            "data.examples = 'docstring_summary': the documents hold no such pair: set data.examples=none or add a source of format docstrings"
+        )
+    return counts
