@@ -9,7 +9,7 @@ RUN := .venv/bin
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: ## make or update .venv from the locks (PROFILE=gpu, EXTRAS=smollm2)
+env: ## make or update .venv from the locks (PROFILE=gpu, EXTRAS="smollm2 bench")
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11 with its venv module and pip, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) requirements/install.py $(if $(PROFILE),--profile $(PROFILE)) $(foreach extra,$(EXTRAS),--extra $(extra))
 
@@ -36,7 +36,8 @@ format: env ## let ruff rewrite
 	@$(RUN)/ruff check --fix .
 	@$(RUN)/ruff format .
 
-bench: env ## quick benchmarks; records their rows and rewrites the README's table
+bench: ## quick benchmarks; records their rows and rewrites the README's table
+	@$(MAKE) --no-print-directory env EXTRAS="$(EXTRAS) bench"
 	@for name in data train serve; do $(RUN)/python benchmarks/$$name.py --quick --record || exit 1; done
 
 docs: env ## check the guides: every command and link in them is real

@@ -127,8 +127,7 @@ def next_commands(outcomes: Sequence[stage.Outcome]) -> list[str]:
     if served:
         lines.append(f"  manta chat {_short(served)}")
         lines.append(f"  manta lineage {_short(places.get('serve', served))}")
-    if "pretrain" in places:
-        lines.append(f"  manta report {_short(places['pretrain'])}")
+    lines.extend(f"  manta report {_short(places[kind])}" for kind in ("prepare", "pretrain") if kind in places)
     lines.append(f"  manta status {_short(outcomes[0].artifact.folder.url.rpartition('/')[0])}")
     return lines
 

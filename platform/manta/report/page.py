@@ -12,7 +12,7 @@ import yaml
 from manta import artifact as artifacts
 from manta.errors import InputError
 from manta.progress import format_figure
-from manta.report import lineage
+from manta.report import corpus, lineage
 from manta.storage import Folder
 
 STYLE = """
@@ -23,7 +23,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.1rem; margin-top: 2
 table { border-collapse: collapse } td { border-bottom: 1px solid var(--line); padding: .2rem 1.2rem .2rem 0; font-variant-numeric: tabular-nums }
 pre { border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto; font-size: 13px }
 svg { width: 100%; height: auto } polyline { fill: none; stroke: var(--mark); stroke-width: 1.5 } svg text { fill: var(--soft); font-size: 11px }
-svg line { stroke: var(--line) }
+svg line { stroke: var(--line) } svg rect { fill: var(--mark) }
 """
 
 
@@ -53,6 +53,7 @@ def render(folder: Folder, manifest: dict[str, Any]) -> str:
         "<h2>Figures</h2>",
         _table({key: value for key, value in run.metrics.items() if not isinstance(value, (dict, list))}),
         *_curves(folder),
+        *(corpus.sections(run) if run.kind == "prepare" else ()),
         "<h2>Origin</h2>",
         f"<pre>{_text(lineage.text(artifacts.lineage(run)))}</pre>",
         "<h2>Recipe</h2>",
