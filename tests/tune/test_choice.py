@@ -6,7 +6,8 @@ import json
 import pytest
 
 from manta import recipe as recipes
-from manta.errors import InputError
+from manta import stage
+from manta.errors import RecipeError
 from manta.progress import Progress
 from manta.schema import TuneRecipe
 from manta.tune import board, sweep
@@ -75,5 +76,5 @@ def test_an_unknown_metric_is_refused_before_anything_starts() -> None:
         }
     )
     assert isinstance(recipe, TuneRecipe)
-    with pytest.raises(InputError, match=r"search.metric = 'valdation_loss': choose one of validation_loss"):
-        sweep.check(recipe, {})
+    with pytest.raises(RecipeError, match=r"search.metric = 'valdation_loss': choose one of validation_loss"):
+        stage.refuse_problems(recipe)
