@@ -124,7 +124,7 @@ def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> lis
             pieces.setdefault(path, []).append(row)
         items.append(
             {"folder": folder.url, "split": "train", "number": number, "pieces": list(pieces.items()),
-             "engine": engine, "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none"}
+             "engine": engine, "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none", "source": ""}
         )  # fmt: skip
     return items
 

@@ -132,7 +132,7 @@ def _rows(
 
     with contextlib.suppress(InputError):
         index = load_index(artifact.locate(recipe.data.shards, recipe.output))
-        return index.seq_len, index.rows("train"), index.vocab_size
+        return index.seq_len, index.epoch_rows(), index.vocab_size
     notes.append(f"data.shards = {recipe.data.shards!r} is not there yet, so steps, memory and hours are not known")
     return None, None, None
 

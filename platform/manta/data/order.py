@@ -57,15 +57,20 @@ def rows_of(samples: np.ndarray, num_rows: int, seed: int) -> np.ndarray:
     return permute(samples % num_rows, num_rows, seed, samples // num_rows)
 
 
-def step_rows(steps: np.ndarray, batch: int, rank: int, workers: int, num_rows: int, seed: int) -> np.ndarray:
-    """Rows that `rank` of `workers` trains on in each of `steps`: int64 (steps, batch / workers).
+def step_samples(steps: np.ndarray, batch: int, rank: int, workers: int) -> np.ndarray:
+    """Global sample indices that `rank` of `workers` trains on in each of `steps`: int64 (steps, batch / workers).
 
-    Ranks in turn make up the global batch, so the batch of a step is the same rows in the same order for any `workers`
-    that divides `batch`.
+    Ranks in turn make up the global batch, so the batch of a step is the same samples in the same order for any
+    `workers` that divides `batch`.
     """
     if batch % workers:
         raise ValueError(f"a global batch of {batch} rows cannot be shared by {workers} workers")
     share = batch // workers
     first = np.asarray(steps, dtype=np.int64)[:, None] * batch + rank * share
-    samples = first + np.arange(share, dtype=np.int64)[None, :]  # (steps, share)
+    return first + np.arange(share, dtype=np.int64)[None, :]
+
+
+def step_rows(steps: np.ndarray, batch: int, rank: int, workers: int, num_rows: int, seed: int) -> np.ndarray:
+    """The corpus rows of `step_samples`: int64 (steps, batch / workers)."""
+    samples = step_samples(steps, batch, rank, workers)
     return rows_of(samples.ravel(), num_rows, seed).reshape(samples.shape)

@@ -35,6 +35,19 @@ def problems(recipe: PrepareRecipe) -> Iterator[Problem]:
         yield Problem(
             "data.heldout", recipe.data.heldout, "no step reads it: add `- step: decontaminate` to data.steps"
         )
+    weights = [source.weight for source in recipe.data.sources]
+    if any(weights) and not all(weights):
+        missing = weights.index(None)
+        yield Problem(
+            f"data.sources.{missing}.weight", None, "other sources have a weight: give one to each, or to none"
+        )
+    paths = [source.path for source in recipe.data.sources]
+    if any(weights) and len(set(paths)) < len(paths):
+        yield Problem("data.sources", sorted({p for p in paths if paths.count(p) > 1}), "weights need different paths")
+    if recipe.data.max_repeats != 1.0 and not any(weights):
+        yield Problem(
+            "data.max_repeats", recipe.data.max_repeats, "only sources with a weight are repeated: leave it out"
+        )
     yield from tokenizer.problems(recipe.tokenizer)
 
 

@@ -32,6 +32,15 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Share:
+    """One source's part of the training rows: `rows` there are, `shown` of them (or some again) in an epoch."""
+
+    source: str
+    rows: int
+    shown: int
+
+
+@dataclass(frozen=True)
 class Index:
     """What a reader needs to know before it opens a shard. Ids are None where the tokenizer has no such token."""
 
@@ -41,6 +50,11 @@ class Index:
     bos_id: int | None
     pad_id: int | None
     splits: dict[str, tuple[Shard, ...]]
+    mixture: tuple[Share, ...] = ()  # of the training split, in its order; empty: an epoch shows every row once
+
+    def epoch_rows(self) -> int:
+        """Training rows that one epoch shows."""
+        return sum(share.shown for share in self.mixture) if self.mixture else self.rows("train")
 
     def rows(self, split: str) -> int:
         return sum(shard.rows for shard in self.splits[split])
@@ -55,7 +69,8 @@ def load_index(folder: Folder | str) -> Index:
     try:
         raw = json.loads(folder.read_text(INDEX))
         splits = {name: tuple(Shard(**entry) for entry in entries) for name, entries in raw.pop("splits").items()}
-        return Index(splits=splits, **raw)
+        mixture = tuple(Share(**share) for share in raw.pop("mixture", ()))
+        return Index(splits=splits, mixture=mixture, **raw)
     except FileNotFoundError:
         raise InputError(f"{folder.url} holds no {INDEX}: name an artifact that `manta prepare` made") from None
     except (ValueError, KeyError, TypeError) as error:

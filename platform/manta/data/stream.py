@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray.train
 
-from manta.data import order
+from manta.data import mixture, order
 from manta.data.shards import Index, load_index
 
 if TYPE_CHECKING:
@@ -74,10 +74,19 @@ def take(folder: str, index: Index, split: str, rows: np.ndarray, columns: Seque
     return out
 
 
+def epoch_order(index: Index, samples: np.ndarray, seed: int) -> np.ndarray:
+    """The training row (int64) of each global sample index (int64), by the index's mixture where it has one."""
+    if not index.mixture:
+        return order.rows_of(samples, index.rows("train"), seed)
+    there, shown = [share.rows for share in index.mixture], [share.shown for share in index.mixture]
+    return mixture.rows_of(samples, there, shown, seed)
+
+
 def read_steps(feed: Feed, steps: np.ndarray, rank: int, workers: int) -> dict[str, np.ndarray]:
     """The rows of `rank` in each of `steps`: {"step": (steps,), column: int32 (steps, rows, seq)}."""
     index = load_index(feed.shards)
-    rows = order.step_rows(steps, feed.batch, rank, workers, index.rows("train"), feed.seed)
+    samples = order.step_samples(steps, feed.batch, rank, workers)
+    rows = epoch_order(index, samples.ravel(), feed.seed).reshape(samples.shape)
     found = take(feed.shards, index, "train", rows.ravel(), feed.columns)
     return {"step": steps, **{name: values.reshape(*rows.shape, -1) for name, values in found.items()}}
 

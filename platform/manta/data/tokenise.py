@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from manta.artifact import Draft
-from manta.data import dedup, examples, packing, shards, tokenizer, work
+from manta.data import dedup, examples, mixture, packing, shards, tokenizer, work
 from manta.data.corpus import Corpus, Split
 from manta.data.spread import Item, spread
 from manta.errors import InputError
@@ -30,7 +33,7 @@ def tokenise(recipe: PrepareRecipe, draft: Draft, corpus: Corpus, at_once: int, 
     _report(folder, split)
     known = tokenizer.facts(folder / "tokenizer")
     packed = _pack(recipe, folder, split, engine, known.eos_id, chars_per_token, at_once, progress)
-    index = _index(data.seq_len, known, packed)
+    index = _index(recipe, known, packed)
     figures = _figures(packed, index)
     if data.examples != "none":
         figures |= _examples(folder, packed)
@@ -91,16 +94,13 @@ def _pack(
     data, corpus = recipe.data, division.corpus
     wanted, done = [], []
     for split in SPLITS:
-        indices = division.of(split)
-        for number, (start, end) in enumerate(
-            packing.ranges(corpus.chars[indices], data.shard_tokens * chars_per_token)
-        ):
+        for number, (source, indices) in enumerate(_ranges(recipe, division, split, chars_per_token)):
             if folder.exists(marker := work.packed_marker(split, number)):
                 done.append(json.loads(folder.read_text(marker)))
                 continue
             wanted.append(
-                {"folder": folder.url, "split": split, "number": number, "pieces": corpus.pieces(indices[start:end]), "engine": engine,
-                 "eos_id": eos_id, "seq_len": data.seq_len, "examples": data.examples}
+                {"folder": folder.url, "split": split, "number": number, "pieces": corpus.pieces(indices), "engine": engine,
+                 "eos_id": eos_id, "seq_len": data.seq_len, "examples": data.examples, "source": source}
             )  # fmt: skip
     total = int(corpus.chars[corpus.kept].sum())
     started, new_tokens = time.monotonic(), 0
@@ -112,12 +112,50 @@ def _pack(
     return sorted(done, key=lambda summary: (SPLITS.index(summary["split"]), summary["number"]))
 
 
-def _index(seq_len: int, known: tokenizer.Facts, packed: list[Item]) -> shards.Index:
+def _ranges(
+    recipe: PrepareRecipe, division: Split, split: str, chars_per_token: float
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(source, documents) of each shard. With weights no training row holds two sources; else the source is ""."""
+    data, corpus, indices = recipe.data, division.corpus, division.of(split)
+    groups = [("", indices)]
+    if split == "train" and data.sources[0].weight is not None:
+        known = {source: number for number, source in enumerate(corpus.sources)}
+        groups = [
+            (source.path, indices[corpus.source[indices] == known.get(source.path, -1)]) for source in data.sources
+        ]
+    for source, mine in groups:
+        for start, end in packing.ranges(corpus.chars[mine], data.shard_tokens * chars_per_token):
+            yield source, mine[start:end]
+
+
+def _mixture(recipe: PrepareRecipe, packed: list[Item]) -> tuple[shards.Share, ...]:
+    """What an epoch shows of each source, () without weights. Raises InputError for a source that fills no row."""
+    sources = recipe.data.sources
+    weights = [source.weight for source in sources if source.weight is not None]
+    if not weights:
+        return ()
+    rows = {source.path: 0 for source in sources}
+    for item in packed:
+        if item["split"] == "train" and item["shard"]:
+            rows[item["source"]] += item["shard"]["rows"]
+    for number, (source, count) in enumerate(rows.items()):
+        if not count:
+            raise InputError(
+                f"data.sources.{number}.weight = {weights[number]:g}: nothing is left of {source} to fill a row with: "
+                "loosen data.steps, or take the source out"
+            )
+    shown = mixture.quotas(list(rows.values()), weights, recipe.data.max_repeats)
+    return tuple(shards.Share(source, count, quota) for (source, count), quota in zip(rows.items(), shown, strict=True))
+
+
+def _index(recipe: PrepareRecipe, known: tokenizer.Facts, packed: list[Item]) -> shards.Index:
+    seq_len = recipe.data.seq_len
     splits = {
         split: tuple(shards.Shard(**item["shard"]) for item in packed if item["split"] == split and item["shard"])
         for split in SPLITS
     }
-    index = shards.Index(seq_len, known.vocab_size, known.eos_id, known.bos_id, known.pad_id, splits)
+    mixed = _mixture(recipe, packed)
+    index = shards.Index(seq_len, known.vocab_size, known.eos_id, known.bos_id, known.pad_id, splits, mixed)
     for split, setting in (("train", "add documents"), ("validation", "raise data.validation_fraction")):
         tokens = sum(item["tokens"] for item in packed if item["split"] == split)
         if tokens and not index.rows(split):
@@ -134,6 +172,7 @@ def _figures(packed: list[Item], index: shards.Index) -> dict[str, Any]:
         "tokens": tokens,
         "tokens_left_over": sum(item["left_over"] for item in packed),
         "train_rows": index.rows("train"),
+        "epoch_rows": index.epoch_rows(),
         "validation_rows": index.rows("validation"),
         "vocab_size": index.vocab_size,
         "chars_per_token": round(chars / tokens, 4),

@@ -168,7 +168,7 @@ def take(folder: Folder, pieces: list[tuple[str, list[int]]]) -> Any:
 def pack_range(item: dict[str, Any]) -> dict[str, Any]:
     """Tokenise and pack one range of documents into one shard.
 
-    `item`: folder, split, number, pieces (as `take` wants them), engine, eos_id, seq_len, examples. Writes
+    `item`: folder, split, number, pieces (as `take` wants them), engine, eos_id, seq_len, examples, source. Writes
     documents/S-N.parquet, S/N.parquet, work/examples/S-N.parquet, and, last, the marker with the returned summary.
     """
     import pyarrow as pa
@@ -191,7 +191,7 @@ def pack_range(item: dict[str, Any]) -> dict[str, Any]:
         write_examples(folder, f"work/examples/{name}.parquet", pairs)
         num_pairs = len(pairs)
     summary = {
-        "split": split, "number": number, "documents": len(texts), "chars": sum(map(len, texts)),
+        "split": split, "number": number, "source": item["source"], "documents": len(texts), "chars": sum(map(len, texts)),
         "tokens": sum(map(len, ids)) + len(ids), "left_over": len(tail), "pairs": num_pairs,
         "seconds": seconds, "shard": None if shard is None else vars(shard),
     }  # fmt: skip

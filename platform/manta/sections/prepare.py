@@ -20,6 +20,9 @@ class Source(Section):
     )
     text_column: str = Field("text", description="column that holds the text (jsonl, parquet, csv, datasets)")
     language: Language | None = Field(None, description="of all its documents; none: found out where a step needs it")
+    weight: PositiveFloat | None = Field(
+        None, description="share of the training tokens, against the other weights; all sources have one, or none"
+    )
     exclude: list[str] = Field([], description="globs of paths to leave out")
 
 
@@ -205,6 +208,9 @@ class PrepareData(Section):
     heldout: Examples | None = Field(None, description="texts of evaluation sets, for the step decontaminate")
     keep_dropped: Literal["none", "start", "full"] = Field("start", description="of a dropped text, in dropped/")
     max_quarantined: Fraction = Field(0.05, description="of all records; above it the run stops")
+    max_repeats: PositiveFloat = Field(
+        1.0, description="with weights: how often an epoch may show the rows of the source that runs out first"
+    )
     validation_fraction: Fraction = Field(0.02, description="of documents, chosen by the hash of their text")
     seq_len: Positive = Field(512, description="tokens per row")
     shard_tokens: Positive = Field(1_048_576, description="tokens a shard aims for")

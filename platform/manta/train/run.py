@@ -105,7 +105,7 @@ def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, pr
         folder=draft.folder.url,
         shards=where,
         columns=columns,
-        steps=schedule.planned_steps(recipe.stop, rows, index.rows("train"), index.seq_len),
+        steps=schedule.planned_steps(recipe.stop, rows, index.epoch_rows(), index.seq_len),
         accumulation=schedule.accumulation(rows, recipe.resources),
         config=config,
         source=source,
