@@ -188,3 +188,16 @@ def test_arbitrary_mappings_never_crash(raw: dict) -> None:
     for kind in KINDS:
         with pytest.raises(RecipeError):
             recipes.validate({**raw, "kind": kind, "unknown key": 1})
+
+
+def test_a_list_of_steps_tells_which_one_is_wrong() -> None:
+    steps = [{"step": "normalize"}, {"step": "length", "min_char": 3}, {"min_chars": 3}]
+    data = {"sources": [{"path": "x", "format": "text"}], "steps": steps}
+    with pytest.raises(RecipeError) as refusal:
+        recipes.validate({"kind": "prepare", "name": "shards", "data": data})
+    found = {problem.path: problem for problem in refusal.value.problems}
+    assert set(found) == {"data.steps.0.step", "data.steps.1.min_char", "data.steps.2.step"}
+    assert found["data.steps.0.step"].value == "normalize"
+    assert "did you mean 'normalise'?" in found["data.steps.0.step"].remedy
+    assert "did you mean 'min_chars'?" in found["data.steps.1.min_char"].remedy
+    assert found["data.steps.2.step"].remedy == "missing: this key is required"

@@ -163,6 +163,9 @@ def _problem(model: type[BaseModel], raw: Any, error: Any) -> Problem:
     value = None if kind == "missing" else node
     if kind == "extra_forbidden":
         return Problem(where, value, "unknown key" + _did_you_mean(model, path))
+    if kind == "union_tag_not_found":
+        tag = context["discriminator"].strip("'")
+        return Problem(f"{where}.{tag}", None, "missing: this key is required")
     if kind == "missing":
         return Problem(where, None, "missing: this key is required")
     if kind == "value_error":
@@ -171,7 +174,8 @@ def _problem(model: type[BaseModel], raw: Any, error: Any) -> Problem:
         expected = str(context.get("expected") or context.get("expected_tags"))
         choices = re.findall(r"'([^']*)'", expected)
         if kind == "union_tag_invalid" and isinstance(node, Mapping):
-            where, value = f"{where}.name", node.get("name")
+            tag = context["discriminator"].strip("'")
+            where, value = f"{where}.{tag}", node.get(tag)
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return Problem(where, value, f"choose {expected}{hint}")
