@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "MANTA_TEST_RUN"
@@ -40,6 +41,10 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("manta", deadline=None)
+settings.load_profile("manta")
 
 
 # --- nothing is left running -----------------------------------------------------------------------------------------
