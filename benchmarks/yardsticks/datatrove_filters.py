@@ -1,7 +1,6 @@
 """datatrove's filters as its users configure them: DOCUMENTS.jsonl FLAGS.json [FILTER ...]. One process, English.
 
-FLAGS.json gets, for each document in order, null (kept) or `filter.reason`. Runs in an environment of its own that has
-datatrove 0.10.1 and spacy: neither is among Manta's packages.
+FLAGS.json gets, for each document in order, null (kept) or `filter.reason`. datatrove and spacy come with the extra `bench`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ def main() -> None:
     shutil.rmtree(target, ignore_errors=True)
     parts = sorted((folder / "work" / "cleaned").glob("*.parquet"))
     texts = [text for part in parts for text in pq.read_table(part, columns=["text"]).column("text").to_pylist()]
-    tokens = 0
 
     def documents() -> Iterator[Document]:
         for number, text in enumerate(texts):
