@@ -114,7 +114,6 @@ def _train(folder: Folder, texts: list[str]) -> None:
 
 def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> list[dict[str, Any]]:
     """The tasks that `prepare` would make of the documents."""
-    known = tokenizer.facts(folder / "tokenizer")
     engine = next(iter(tokenizer.encoders(folder.read_text("tokenizer/tokenizer.json"))))
     places = [(part["path"], row) for part in parts for row in range(part["documents"])]
     items = []
@@ -124,7 +123,7 @@ def _items(folder: Folder, parts: list[dict[str, Any]], sizes: list[int]) -> lis
             pieces.setdefault(path, []).append(row)
         items.append(
             {"folder": folder.url, "split": "train", "number": number, "pieces": list(pieces.items()),
-             "engine": engine, "eos_id": known.eos_id, "seq_len": SEQ_LEN, "examples": "none", "source": ""}
+             "engine": engine, "seq_len": SEQ_LEN, "layout": {"kind": "concat"}, "seed": 0, "examples": "none", "source": ""}
         )  # fmt: skip
     return items
 

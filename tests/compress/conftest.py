@@ -73,8 +73,8 @@ def _write_shards(shards: Path, rows, facts) -> None:
 
     folder = Folder(shards)
     splits = {
-        "train": (write_shard(folder, "train/0.parquet", rows[32:]),),
-        "validation": (write_shard(folder, "validation/0.parquet", rows[:32]),),
+        "train": (write_shard(folder, "train/0.parquet", {"input_ids": rows[32:]}),),
+        "validation": (write_shard(folder, "validation/0.parquet", {"input_ids": rows[:32]}),),
     }
     save_index(folder, Index(SEQ, facts.vocab_size, facts.eos_id, facts.bos_id, facts.pad_id, splits))
     examples = pa.table({"input": [f"Return {n} times the value." for n in range(6)], "target": ["the value"] * 6})

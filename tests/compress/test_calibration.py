@@ -19,7 +19,9 @@ def shards(tmp_path: Path) -> str:
     """12 training rows of 8 tokens; token = 100 * row + position."""
     folder = Folder(tmp_path / "shards")
     rows = (100 * np.arange(12)[:, None] + np.arange(8)[None, :]).astype(np.int32)
-    save_index(folder, Index(8, 2000, 0, None, None, {"train": (write_shard(folder, "train/0.parquet", rows),)}))
+    save_index(
+        folder, Index(8, 2000, 0, None, None, {"train": (write_shard(folder, "train/0.parquet", {"input_ids": rows}),)})
+    )
     return folder.url
 
 

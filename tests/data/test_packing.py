@@ -1,24 +1,11 @@
-"""Packing loses, repeats and reorders nothing."""
+"""The ranges of documents that become shards: every document in one of them, all about as large."""
 
 from __future__ import annotations
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.data import packing
-
-EOS = 99
-
-
-@given(st.lists(st.lists(st.integers(0, 98), max_size=12), max_size=12), st.integers(1, 9))
-def test_rows_and_tail_are_the_documents_each_closed_by_eos(documents: list[list[int]], seq_len: int) -> None:
-    rows, tail = packing.pack(documents, EOS, seq_len)
-    assert rows.dtype == tail.dtype == np.int32
-    assert rows.shape[1:] == (seq_len,)
-    assert len(tail) < seq_len
-    stream = [token for document in documents for token in [*document, EOS]]
-    assert [*rows.reshape(-1).tolist(), *tail.tolist()] == stream
 
 
 @given(st.lists(st.integers(0, 1000), max_size=60), st.floats(1, 3000))

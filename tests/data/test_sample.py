@@ -22,7 +22,8 @@ def folder(tmp_path: Path) -> Folder:
     made = Folder(tmp_path / "shards")
     rows = np.repeat(np.arange(10, dtype=np.int32)[:, None], SEQ, axis=1)
     shards = tuple(
-        write_shard(made, f"train/{n}.parquet", part) for n, part in enumerate((rows[:3], rows[3:6], rows[6:]))
+        write_shard(made, f"train/{n}.parquet", {"input_ids": part})
+        for n, part in enumerate((rows[:3], rows[3:6], rows[6:]))
     )
     save_index(made, Index(SEQ, 100, 0, None, None, {"train": shards}))
     return made

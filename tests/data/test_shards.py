@@ -19,7 +19,7 @@ ROWS = np.arange(300 * 16, dtype=np.int32).reshape(300, 16)
 
 
 def test_pyarrow_duckdb_and_polars_read_the_rows(tmp_path: Path) -> None:
-    shard = shards.write_shard(Folder(tmp_path), "train/00000.parquet", ROWS)
+    shard = shards.write_shard(Folder(tmp_path), "train/00000.parquet", {"input_ids": ROWS})
     path = tmp_path / shard.path
     assert (shard.rows, shard.tokens, shard.bytes) == (300, 4800, path.stat().st_size)
     assert shard.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -35,21 +35,21 @@ def test_pyarrow_duckdb_and_polars_read_the_rows(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes_and_leave_nothing_else(tmp_path: Path) -> None:
-    a, b = (shards.write_shard(Folder(tmp_path), f"{name}.parquet", ROWS) for name in "ab")
+    a, b = (shards.write_shard(Folder(tmp_path), f"{name}.parquet", {"input_ids": ROWS}) for name in "ab")
     assert (a.sha256, a.bytes) == (b.sha256, b.bytes)
     assert Folder(tmp_path).files() == ["a.parquet", "b.parquet"]
 
 
 def test_another_filesystem_holds_the_same(tmp_path: Path) -> None:
     remote = Folder("memory://shards-test")
-    shard = shards.write_shard(remote, "train/00000.parquet", ROWS)
+    shard = shards.write_shard(remote, "train/00000.parquet", {"input_ids": ROWS})
     assert (shards.read_rows(remote, shard.path) == ROWS).all()
-    assert shard == shards.write_shard(Folder(tmp_path), "train/00000.parquet", ROWS)
+    assert shard == shards.write_shard(Folder(tmp_path), "train/00000.parquet", {"input_ids": ROWS})
 
 
 def test_the_index_reads_back(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    split = tuple(shards.write_shard(folder, f"train/{i}.parquet", ROWS[i:]) for i in range(2))
+    split = tuple(shards.write_shard(folder, f"train/{i}.parquet", {"input_ids": ROWS[i:]}) for i in range(2))
     index = shards.Index(16, 512, 0, None, 2, {"train": split, "validation": ()})
     shards.save_index(folder, index)
     assert shards.load_index(folder) == shards.load_index(str(tmp_path)) == index

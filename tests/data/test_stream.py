@@ -22,7 +22,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Index, np.nda
     rows = (np.arange(sum(SIZES))[:, None] * SEQ + np.arange(SEQ)).astype(np.int32)
     files: list[Shard] = []
     for number, start in enumerate(np.cumsum([0, *SIZES[:-1]])):
-        files.append(write_shard(folder, f"train/{number:05}.parquet", rows[start : start + SIZES[number]]))
+        files.append(
+            write_shard(folder, f"train/{number:05}.parquet", {"input_ids": rows[start : start + SIZES[number]]})
+        )
     index = Index(SEQ, int(rows.max()) + 1, 0, None, None, {"train": tuple(files), "validation": ()})
     save_index(folder, index)
     return folder.url, index, rows

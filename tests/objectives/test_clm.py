@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ loss_of, scored_of = OBJECTIVES["clm"]
 
 
 def fixed_model(logits: torch.Tensor):
-    return lambda input_ids, use_cache: SimpleNamespace(logits=logits)
+    return lambda input_ids, use_cache, position_ids=None: SimpleNamespace(logits=logits)
 
 
 def test_against_a_value_by_hand() -> None:
@@ -54,3 +55,43 @@ def test_equals_transformers() -> None:
         loss, scored = loss_of(model, {"input_ids": input_ids, "labels": labels})
         theirs = model(input_ids=input_ids, labels=labels).loss
     assert float(loss / scored) == pytest.approx(float(theirs), rel=1e-6)
+
+
+def test_the_first_token_of_a_document_is_not_scored() -> None:
+    logits = torch.randn(1, 6, 7, generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": torch.tensor([[1, 2, 3, 4, 5, 0]]), "position_ids": torch.tensor([[0, 1, 2, 0, 1, 0]])}
+    loss, scored = loss_of(fixed_model(logits), batch)
+    by_hand = -torch.log_softmax(logits[0], -1)
+    assert int(scored) == 3 == scored_of({name: values.numpy() for name, values in batch.items()})
+    assert float(loss) == pytest.approx(float(by_hand[0, 2] + by_hand[1, 3] + by_hand[3, 5]), rel=1e-6)
+
+
+def llama() -> torch.nn.Module:
+    return build(config(NewModel(preset="llama-tiny"), 97, {}), seed=0)
+
+
+def gpt2() -> torch.nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=97, n_positions=64, n_embd=32, n_layer=2, n_head=2))
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_documents_in_a_row_do_not_see_each_other(make: Callable[[], torch.nn.Module]) -> None:
+    """The loss of a row with three documents is the sum of the losses of each alone, whatever stands beside it."""
+    model = make().eval()
+    documents = [
+        torch.randint(0, 97, (1, length), generator=torch.Generator().manual_seed(length)) for length in (9, 14, 5)
+    ]
+    row = {
+        "input_ids": torch.cat(documents, dim=1),
+        "position_ids": torch.cat([torch.arange(part.shape[1]) for part in documents])[None],
+    }
+    with torch.no_grad():
+        together, scored = loss_of(model, row)
+        alone = [loss_of(model, {"input_ids": document}) for document in documents]
+        mixed, _ = loss_of(model, {"input_ids": row["input_ids"]})
+    assert int(scored) == 8 + 13 + 4
+    assert float(together) == pytest.approx(sum(float(loss) for loss, _ in alone), rel=1e-5)
+    assert float(mixed) != pytest.approx(float(together), rel=1e-3), "without positions they do see each other"

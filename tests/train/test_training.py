@@ -36,8 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = Folder(output / "shards")
     rows = ((np.random.default_rng(0).integers(0, 16, (500, 1)) + np.arange(SEQ)) % 16 + 20).astype(np.int32)
     splits = {
-        "train": (write_shard(folder, "train/00000.parquet", rows[:450]),),
-        "validation": (write_shard(folder, "validation/00000.parquet", rows[450:]),),
+        "train": (write_shard(folder, "train/00000.parquet", {"input_ids": rows[:450]}),),
+        "validation": (write_shard(folder, "validation/00000.parquet", {"input_ids": rows[450:]}),),
     }
     save_index(folder, Index(SEQ, VOCAB, 0, 0, 2, splits))
     (output / "shards/tokenizer").mkdir()

@@ -48,7 +48,20 @@ def problems(recipe: PrepareRecipe) -> Iterator[Problem]:
         yield Problem(
             "data.max_repeats", recipe.data.max_repeats, "only sources with a weight are repeated: leave it out"
         )
+    yield from _layout_problems(recipe)
     yield from tokenizer.problems(recipe.tokenizer)
+
+
+def _layout_problems(recipe: PrepareRecipe) -> Iterator[Problem]:
+    """Layouts that need special tokens which a tokenizer of the recipe's type will not have."""
+    kind, wanted = recipe.data.layout.kind, recipe.tokenizer
+    if wanted.source is not None:
+        return  # what it has is known when it is read
+    if kind == "sentence_pairs" and wanted.type != "wordpiece":
+        yield Problem("data.layout.kind", kind, f"a {wanted.type} tokenizer has no [CLS]: set tokenizer.type=wordpiece")
+    if kind == "denoising" and not wanted.sentinels:
+        remedy = "set tokenizer.type=unigram tokenizer.sentinels=100"
+        yield Problem("data.layout.kind", kind, f"spans are replaced by sentinels, of which there are none: {remedy}")
 
 
 def check(recipe: PrepareRecipe, inputs: Mapping[str, Resolved]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from manta.data.shards import Shard, load_index, read_rows
+from manta.data.shards import COLUMN, Shard, load_index, read_rows
 from manta.errors import InputError
 from manta.storage import Folder
 
@@ -26,8 +26,8 @@ def locate(rows: Sequence[int], shards: Sequence[Shard]) -> dict[str, list[tuple
     return places
 
 
-def sample_rows(folder: Folder, split: str, count: int, seed: int) -> np.ndarray:
-    """`count` rows of the split (all, if it has fewer), each once: (rows, seq_len) int32, a pure function of the seed.
+def sample_rows(folder: Folder, split: str, count: int, seed: int, column: str = COLUMN) -> np.ndarray:
+    """`count` rows of the split (all, if it has fewer), each once: (rows, width) int32, a pure function of the seed.
 
     A larger count of the same seed begins with the rows of a smaller one.
     """
@@ -38,12 +38,30 @@ def sample_rows(folder: Folder, split: str, count: int, seed: int) -> np.ndarray
     index = load_index(folder)
     total = index.rows(split)
     chosen = permute(np.arange(min(count, total)), total, seed)  # (rows,)
-    sample = np.empty((len(chosen), index.seq_len), dtype=np.int32)
+    found: dict[int, np.ndarray] = {}
     for path, places in locate(chosen.tolist(), index.splits[split]).items():
-        shard = read_rows(folder, path)
-        for place, row in places:
-            sample[place] = shard[row]
-    return sample
+        shard = read_rows(folder, path, column)
+        found |= {place: shard[row] for place, row in places}
+    if not found:
+        return np.empty((0, index.seq_len), dtype=np.int32)
+    return np.stack([found[place] for place in range(len(chosen))])
+
+
+def sample_documents(folder: Folder, split: str, count: int, seed: int) -> list[list[int]]:
+    """The documents (or parts of them) in `count` rows, chosen as by `sample_rows`: lists of at least two ids.
+
+    Rows whose documents do not see each other in training are cut where one begins; others are taken whole.
+    """
+    import numpy as np
+
+    rows = sample_rows(folder, split, count, seed)
+    if "position_ids" not in load_index(folder).columns:
+        return [list(row) for row in rows.tolist()]
+    positions = sample_rows(folder, split, count, seed, "position_ids")
+    found: list[list[int]] = []
+    for row, place in zip(rows, positions, strict=True):
+        found += [part.tolist() for part in np.split(row, np.flatnonzero(place == 0)[1:]) if len(part) > 1]
+    return found
 
 
 def check_vocabulary(folder: Folder, model: Folder) -> None:

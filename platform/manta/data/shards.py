@@ -7,7 +7,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ from manta.storage import Folder
 
 INDEX = "shards.json"
 COLUMN = "input_ids"
+# Positions count upwards: stored as differences they take next to nothing.
+ENCODINGS = {"position_ids": {"position_ids.list.element": "DELTA_BINARY_PACKED"}}
 # Small enough that one random row costs little reading, large enough that Parquet's overhead stays below a per cent.
 ROWS_PER_GROUP = 128
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file: `path` relative to the artifact, `tokens` = rows * seq_len, `bytes` on storage."""
+    """One Parquet file: `path` relative to the artifact, `tokens` of its input_ids, `bytes` on storage."""
 
     path: str
     rows: int
@@ -41,6 +43,27 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """How samples are made of rows of `tokens` ids: see `layouts.denoising`."""
+
+    tokens: int
+    hidden: int  # of them, in `spans` spans
+    spans: int
+    eos_id: int
+    sentinels: tuple[int, ...]  # ids; span n is replaced by sentinel n
+
+    @property
+    def input_len(self) -> int:
+        """Tokens that the encoder reads: the text that is shown, the sentinels, the end of text."""
+        return self.tokens - self.hidden + self.spans + 1
+
+    @property
+    def target_len(self) -> int:
+        """Tokens that the decoder learns: the hidden ones, the sentinels, the end of text."""
+        return self.hidden + self.spans + 1
+
+
+@dataclass(frozen=True)
 class Index:
     """What a reader needs to know before it opens a shard. Ids are None where the tokenizer has no such token."""
 
@@ -51,6 +74,9 @@ class Index:
     pad_id: int | None
     splits: dict[str, tuple[Shard, ...]]
     mixture: tuple[Share, ...] = ()  # of the training split, in its order; empty: an epoch shows every row once
+    layout: str = "concat"
+    columns: tuple[str, ...] = (COLUMN,)  # of a sample: the shards' own, but where `noise` makes them
+    noise: Noise | None = None
 
     def epoch_rows(self) -> int:
         """Training rows that one epoch shows."""
@@ -70,7 +96,10 @@ def load_index(folder: Folder | str) -> Index:
         raw = json.loads(folder.read_text(INDEX))
         splits = {name: tuple(Shard(**entry) for entry in entries) for name, entries in raw.pop("splits").items()}
         mixture = tuple(Share(**share) for share in raw.pop("mixture", ()))
-        return Index(splits=splits, mixture=mixture, **raw)
+        columns = tuple(raw.pop("columns", (COLUMN,)))
+        if noise := raw.pop("noise", None):
+            noise = Noise(**noise | {"sentinels": tuple(noise["sentinels"])})
+        return Index(splits=splits, mixture=mixture, columns=columns, noise=noise, **raw)
     except FileNotFoundError:
         raise InputError(f"{folder.url} holds no {INDEX}: name an artifact that `manta prepare` made") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -81,33 +110,57 @@ def save_index(folder: Folder, index: Index) -> None:
     folder.write_text(INDEX, json.dumps(asdict(index), indent=2) + "\n")
 
 
-def write_shard(folder: Folder, path: str, rows: Any) -> Shard:
-    """Write rows (num_rows, seq_len) int32 as one Parquet file; the same rows give the same bytes."""
+def write_shard(folder: Folder, path: str, columns: Mapping[str, Any]) -> Shard:
+    """Write columns, int32 (num_rows, width) or (num_rows,), as one Parquet file; the same ones give the same bytes."""
     import pyarrow as pa
 
-    num_rows, seq_len = rows.shape
-    values = pa.array(rows.reshape(-1), type=pa.int32())
-    table = pa.table({COLUMN: pa.FixedSizeListArray.from_arrays(values, seq_len)})
-    size, sha256 = write_table(folder, path, table, row_group_size=ROWS_PER_GROUP)
-    return Shard(path, num_rows, num_rows * seq_len, size, sha256)
+    arrays = {}
+    for name, values in columns.items():
+        flat = pa.array(values.reshape(-1), type=pa.int32())
+        arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    encodings = {key: value for name in columns for key, value in ENCODINGS.get(name, {}).items()}
+    size, sha256 = write_table(folder, path, pa.table(arrays), ROWS_PER_GROUP, encodings)
+    ids = columns[COLUMN]
+    return Shard(path, len(ids), ids.size, size, sha256)
 
 
-def read_rows(folder: Folder, path: str) -> Any:
-    """All rows of one shard as an array (num_rows, seq_len) int32."""
-    column = read_table(folder, path, [COLUMN]).column(COLUMN).combine_chunks()
-    return column.flatten().to_numpy().reshape(len(column), -1)
+def read_rows(folder: Folder, path: str, column: str = COLUMN) -> Any:
+    """All rows of a shard's column as an array int32 (num_rows, width), or (num_rows,)."""
+    return to_numpy(read_table(folder, path, [column]).column(column))
+
+
+def to_numpy(column: Any) -> Any:
+    """A pyarrow column as an array: fixed-size lists are the rows of a matrix."""
+    import pyarrow as pa
+
+    values = column.combine_chunks()
+    if pa.types.is_fixed_size_list(values.type):
+        return values.flatten().to_numpy().reshape(len(values), values.type.list_size)
+    return values.to_numpy()
 
 
 # --- Parquet on a Folder ---------------------------------------------------------------------------------------------
 
 
-def write_table(folder: Folder, name: str, table: Any, row_group_size: int = 8192) -> tuple[int, str]:
-    """Write a table as Parquet, whole or not at all. Returns its size in bytes and SHA-256 (hex)."""
+def write_table(
+    folder: Folder, name: str, table: Any, row_group_size: int = 8192, encodings: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Write a table as Parquet, whole or not at all. Returns its size in bytes and SHA-256 (hex).
+
+    `encodings` are Parquet's encodings of columns (by their path) that are not to be stored plainly.
+    """
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
     # Token ids and texts hardly repeat within a row group: dictionaries would only cost time.
-    pq.write_table(table, buffer, row_group_size=row_group_size, compression="zstd", use_dictionary=False)
+    pq.write_table(
+        table,
+        buffer,
+        row_group_size=row_group_size,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding=dict(encodings) if encodings else None,
+    )
     data = buffer.getvalue()
     _write_bytes(folder, name, data)
     return len(data), hashlib.sha256(data).hexdigest()

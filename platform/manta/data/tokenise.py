@@ -12,6 +12,7 @@ import numpy as np
 from manta.artifact import Draft
 from manta.data import dedup, examples, mixture, packing, shards, tokenizer, work
 from manta.data.corpus import Corpus, Split
+from manta.data.layouts import denoising
 from manta.data.spread import Item, spread
 from manta.errors import InputError
 from manta.progress import Progress
@@ -32,7 +33,7 @@ def tokenise(recipe: PrepareRecipe, draft: Draft, corpus: Corpus, at_once: int, 
     engine, chars_per_token = _tokenizer(recipe, draft, corpus, chosen, progress)
     _report(folder, split)
     known = tokenizer.facts(folder / "tokenizer")
-    packed = _pack(recipe, folder, split, engine, known.eos_id, chars_per_token, at_once, progress)
+    packed = _pack(recipe, folder, split, engine, chars_per_token, at_once, progress)
     index = _index(recipe, known, packed)
     figures = _figures(packed, index)
     if data.examples != "none":
@@ -85,7 +86,6 @@ def _pack(
     folder: Folder,
     division: Split,
     engine: str,
-    eos_id: int,
     chars_per_token: float,
     at_once: int,
     progress: Progress,
@@ -100,7 +100,8 @@ def _pack(
                 continue
             wanted.append(
                 {"folder": folder.url, "split": split, "number": number, "pieces": corpus.pieces(indices), "engine": engine,
-                 "eos_id": eos_id, "seq_len": data.seq_len, "examples": data.examples, "source": source}
+                 "seq_len": data.seq_len, "layout": data.layout.model_dump(), "seed": _seed(recipe.seed, split, number),
+                 "examples": data.examples, "source": source}
             )  # fmt: skip
     total = int(corpus.chars[corpus.kept].sum())
     started, new_tokens = time.monotonic(), 0
@@ -110,6 +111,11 @@ def _pack(
         rate = new_tokens / (time.monotonic() - started)
         progress.update(sum(s["chars"] for s in done), total, "characters tokenised", tokens_per_s=rate)
     return sorted(done, key=lambda summary: (SPLITS.index(summary["split"]), summary["number"]))
+
+
+def _seed(seed: int, split: str, number: int) -> int:
+    """A seed of its own for each shard."""
+    return int(np.random.SeedSequence([seed, SPLITS.index(split), number]).generate_state(1, np.uint64)[0])
 
 
 def _ranges(
@@ -155,7 +161,22 @@ def _index(recipe: PrepareRecipe, known: tokenizer.Facts, packed: list[Item]) ->
         for split in SPLITS
     }
     mixed = _mixture(recipe, packed)
-    index = shards.Index(seq_len, known.vocab_size, known.eos_id, known.bos_id, known.pad_id, splits, mixed)
+    layout = recipe.data.layout
+    noise, columns = None, next((item["columns"] for item in packed if item["shard"]), [shards.COLUMN])
+    if layout.kind == "denoising":
+        noise, columns = denoising.noise(layout, seq_len, known), denoising.COLUMNS
+    index = shards.Index(
+        seq_len,
+        known.vocab_size,
+        known.eos_id,
+        known.bos_id,
+        known.pad_id,
+        splits,
+        mixed,
+        layout.kind,
+        tuple(columns),
+        noise,
+    )
     for split, setting in (("train", "add documents"), ("validation", "raise data.validation_fraction")):
         tokens = sum(item["tokens"] for item in packed if item["split"] == split)
         if tokens and not index.rows(split):
@@ -171,6 +192,9 @@ def _figures(packed: list[Item], index: shards.Index) -> dict[str, Any]:
         "chars": chars,
         "tokens": tokens,
         "tokens_left_over": sum(item["left_over"] for item in packed),
+        "tokens_padded": (padded := sum(item["padding"] for item in packed)),
+        "padded_share": round(padded / max(1, index.tokens("train") + index.tokens("validation")), 5),
+        "documents_cut": sum(item["documents_cut"] for item in packed),
         "train_rows": index.rows("train"),
         "epoch_rows": index.epoch_rows(),
         "validation_rows": index.rows("validation"),

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
-from manta.data import cleaning, dedup, documents, examples, linededup, packing, shards, tokenizer
+from manta.data import cleaning, dedup, documents, examples, layouts, linededup, shards, tokenizer
 from manta.data.cleaning import decontaminate
 from manta.data.documents import Unreadable
 from manta.data.sources import File
+from manta.sections.layout import Layout
 from manta.sections.prepare import Source, Step
 from manta.storage import Folder
 
@@ -166,9 +167,9 @@ def take(folder: Folder, pieces: list[tuple[str, list[int]]]) -> Any:
 
 
 def pack_range(item: dict[str, Any]) -> dict[str, Any]:
-    """Tokenise and pack one range of documents into one shard.
+    """Tokenise one range of documents and lay them out as the rows of one shard.
 
-    `item`: folder, split, number, pieces (as `take` wants them), engine, eos_id, seq_len, examples, source. Writes
+    `item`: folder, split, number, pieces (as `take` wants them), engine, seq_len, layout, seed, examples, source. Writes
     documents/S-N.parquet, S/N.parquet, work/examples/S-N.parquet, and, last, the marker with the returned summary.
     """
     import pyarrow as pa
@@ -177,12 +178,15 @@ def pack_range(item: dict[str, Any]) -> dict[str, Any]:
     name = f"{split}-{number:05}"
     table = take(folder, item["pieces"])
     texts = table.column("text").to_pylist()
-    encode = encoder(folder.url, item["engine"])
+    layout: Layout = TypeAdapter(Layout).validate_python(item["layout"])
+    encode, known = encoder(folder.url, item["engine"])
+    languages = table.column("language").to_pylist()
     started = time.perf_counter()
-    ids = [encode(text) for text in texts]
+    rows = layouts.LAYOUTS[layout.kind](
+        layouts.Documents(texts, languages, encode, known, item["seq_len"], item["seed"]), layout
+    )
     seconds = time.perf_counter() - started
-    rows, tail = packing.pack(ids, item["eos_id"], item["seq_len"])
-    shard = shards.write_shard(folder, f"{split}/{number:05}.parquet", rows) if len(rows) else None
+    shard = shards.write_shard(folder, f"{split}/{number:05}.parquet", rows.columns) if rows.num_rows else None
     table = table.append_column("split", pa.array([split] * len(texts), type=pa.string()))
     shards.write_table(folder, f"documents/{name}.parquet", table, row_group_size=256)
     num_pairs = 0
@@ -192,19 +196,20 @@ def pack_range(item: dict[str, Any]) -> dict[str, Any]:
         num_pairs = len(pairs)
     summary = {
         "split": split, "number": number, "source": item["source"], "documents": len(texts), "chars": sum(map(len, texts)),
-        "tokens": sum(map(len, ids)) + len(ids), "left_over": len(tail), "pairs": num_pairs,
-        "seconds": seconds, "shard": None if shard is None else vars(shard),
+        "tokens": rows.tokens, "padding": rows.padding, "left_over": rows.left_over, "documents_cut": rows.documents_cut,
+        "pairs": num_pairs, "columns": list(rows.columns), "seconds": seconds, "shard": None if shard is None else vars(shard),
     }  # fmt: skip
     folder.write_text(packed_marker(split, number), json.dumps(summary))
     return summary
 
 
 @functools.lru_cache(maxsize=2)
-def encoder(folder: str, engine: str) -> tokenizer.Encode:
-    """The encoder of an artifact's tokenizer, built once a process."""
-    found = tokenizer.build(engine, Folder(folder).read_text("tokenizer/tokenizer.json"))
+def encoder(folder: str, engine: str) -> tuple[tokenizer.Encode, tokenizer.Facts]:
+    """The encoder of an artifact's tokenizer and its facts, made once a process."""
+    place = Folder(folder) / "tokenizer"
+    found = tokenizer.build(engine, place.read_text("tokenizer.json"))
     assert found is not None, "it was chosen because it can represent this tokenizer"
-    return found
+    return found, tokenizer.facts(place)
 
 
 def write_examples(folder: Folder, path: str, pairs: list[examples.Pair]) -> None:

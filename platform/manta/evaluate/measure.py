@@ -6,10 +6,10 @@ import json
 import resource
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from manta.artifact import Resolved
-from manta.data.sample import check_vocabulary, sample_rows
+from manta.data.sample import check_vocabulary, sample_documents
 from manta.errors import InputError
 from manta.evaluate import engines
 from manta.evaluate.perplexity import perplexity
@@ -17,9 +17,6 @@ from manta.evaluate.recovery import relative_gap
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
 from manta.tasks import TASKS, conversation, examples
-
-if TYPE_CHECKING:
-    import numpy as np
 
 SPLIT = "validation"
 GAP_ROWS = 8  # rows that both engines score: wrong packing moves perplexity by far more than their noise
@@ -89,9 +86,7 @@ def _rows(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved]) -> l
         return []
     shards = Folder(inputs["data.shards"].path)
     check_vocabulary(shards, Folder(model))
-    sample: np.ndarray = sample_rows(shards, SPLIT, recipe.evaluate.perplexity_rows, recipe.seed)
-    rows: list[list[int]] = sample.tolist()
-    return rows
+    return sample_documents(shards, SPLIT, recipe.evaluate.perplexity_rows, recipe.seed)
 
 
 def _questions(recipe: EvaluateRecipe, model: Path, tokenizer: Any, inputs: dict[str, Resolved]) -> Questions:

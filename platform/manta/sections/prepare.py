@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field
 
 from manta.sections.base import Examples, Fraction, NonNegative, Positive, PositiveFloat, Section, TokenizerSource
+from manta.sections.layout import Concat, Layout
 
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$", description="ISO 639-1, such as en or zh")]
 
@@ -213,6 +214,7 @@ class PrepareData(Section):
     )
     validation_fraction: Fraction = Field(0.02, description="of documents, chosen by the hash of their text")
     seq_len: Positive = Field(512, description="tokens per row")
+    layout: Layout = Field(Concat(kind="concat"), description="how documents become rows")
     shard_tokens: Positive = Field(1_048_576, description="tokens a shard aims for")
     examples: Literal["none", "docstring_summary"] = Field(
         "none", description="supervised pairs to extract: docstring_summary = a docstring's body -> its first line"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.artifact import Resolved
-from manta.data.shards import ROWS_PER_GROUP, Index, Shard, save_index, write_table
+from manta.data.shards import Index, Shard, save_index, write_shard
 from manta.errors import InputError
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, TuneRecipe
@@ -71,6 +71,8 @@ def write(recipe: FinetuneRecipe, path: str, model: Path, folder: Folder, progre
         bos_id=tokenizer.bos_token_id,
         pad_id=pad_id,
         splits=splits,
+        layout="examples",
+        columns=("input_ids", "labels"),
     )
     save_index(folder, index)
 
@@ -107,8 +109,6 @@ def pad(rows: Sequence[Sequence[int]], seq_len: int, filler: int) -> Any:
 
 
 def _write_split(folder: Folder, split: str, rows: list[Encoded], seq_len: int, pad_id: int) -> tuple[Shard, ...]:
-    import pyarrow as pa
-
     shards = []
     for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
         part = rows[start : start + ROWS_PER_SHARD]
@@ -116,15 +116,7 @@ def _write_split(folder: Folder, split: str, rows: list[Encoded], seq_len: int, 
             "input_ids": pad([row.input_ids for row in part], seq_len, pad_id),
             "labels": pad([row.labels for row in part], seq_len, IGNORED),
         }
-        table = pa.table(
-            {
-                name: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), seq_len)
-                for name, values in columns.items()
-            }
-        )
-        name = f"{split}/{number:05d}.parquet"
-        size, sha256 = write_table(folder, name, table, row_group_size=ROWS_PER_GROUP)
-        shards.append(Shard(name, len(part), len(part) * seq_len, size, sha256))
+        shards.append(write_shard(folder, f"{split}/{number:05d}.parquet", columns))
     return tuple(shards)
 
 

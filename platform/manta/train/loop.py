@@ -98,11 +98,7 @@ def train(job: Job) -> dict[str, Any]:
             raise RuntimeError(f"the stream delivered step {found}, but the model stands at step {step}")
         torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
         lr = learning_rate(step, job.steps, recipe.optimizer.lr, recipe.schedule)
-        scored = (
-            _global_sum([count_scored(batch)], engine.device)[0]
-            if "labels" in batch
-            else count_scored(batch) * resources.workers
-        )
+        (scored,) = _global_sum([count_scored(batch)], engine.device)
         share, norm = engine.step(batch, max(1, int(scored)), lr)
         stop_wish = driver.stop_wished() if driver else False
         loss, stop_votes = _global_sum([share, float(stop_wish)], engine.device)

@@ -32,8 +32,14 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
         return
     from manta.data.shards import load_index
     from manta.models import load, presets
+    from manta.objectives import LAYOUTS
 
     index = load_index(inputs["data.shards"].path)
+    if index.layout not in (suited := LAYOUTS[recipe.objective.name]):
+        raise InputError(
+            f"objective.name = {recipe.objective.name!r} cannot train on rows of layout {index.layout!r}: prepare "
+            f"{recipe.data.shards!r} with data.layout.kind={' or '.join(suited)}"
+        )
     rows_per_step = schedule.batch_rows(recipe.batch, index.seq_len)
     schedule.accumulation(rows_per_step, recipe.resources)
     if index.rows("train") == 0:
@@ -86,13 +92,12 @@ def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, pr
     from manta.models import load, presets
     from manta.train.loop import Job
 
-    columns: tuple[str, ...]
     source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
     if isinstance(recipe, FinetuneRecipe):
         assert source is not None
-        where, columns, tokenizer = _task_rows(recipe, draft, source, progress), ("input_ids", "labels"), source
+        where, tokenizer = _task_rows(recipe, draft, source, progress), source
     else:
-        where, columns = draft.inputs["data.shards"].path, ("input_ids",)
+        where = draft.inputs["data.shards"].path
         tokenizer = source or f"{where}/tokenizer"
     index = load_index(where)
     rows = schedule.batch_rows(recipe.batch, index.seq_len)
@@ -104,7 +109,7 @@ def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, pr
         recipe=recipe,
         folder=draft.folder.url,
         shards=where,
-        columns=columns,
+        columns=index.columns,
         steps=schedule.planned_steps(recipe.stop, rows, index.epoch_rows(), index.seq_len),
         accumulation=schedule.accumulation(rows, recipe.resources),
         config=config,

@@ -32,6 +32,7 @@ class Facts:
     eos_id: int
     bos_id: int | None
     pad_id: int | None
+    sentinels: tuple[int, ...] = ()  # <extra_id_0>, ...: what stands for hidden spans
 
 
 def write(folder: Path, tokenizer_json: str, roles: dict[str, str], extra: list[str], template: str | None) -> None:
@@ -89,6 +90,9 @@ def facts(folder: Folder) -> Facts:
     eos_id = token_id("eos_token")
     if eos_id is None:
         raise InputError(f"{folder.url} names no eos_token in tokenizer_config.json: packing needs one, add it there")
+    sentinels: list[int] = []
+    while (sentinel := tokenizer.token_to_id(f"<extra_id_{len(sentinels)}>")) is not None:
+        sentinels.append(sentinel)
     # Ids may have gaps: what embeddings must cover is the highest id, not the number of tokens.
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return Facts(size, eos_id, token_id("bos_token"), token_id("pad_token"))
+    return Facts(size, eos_id, token_id("bos_token"), token_id("pad_token"), tuple(sentinels))
