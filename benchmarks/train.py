@@ -66,6 +66,7 @@ def _shards() -> Path:
     """Rows of real text, made by Manta itself."""
     output = harness.SCRATCH / "train"
     data = {"sources": [{"path": f"{corpus.english(8)}/*.jsonl", "format": "jsonl"}], "seq_len": SEQ_LEN}
+    data["layout"] = {"kind": "concat", "isolate": False}  # as the yardsticks train: rows without regard to documents
     wanted = {
         "kind": "prepare",
         "name": "shards",

@@ -169,6 +169,22 @@ def test_summary_names_every_artifact_and_what_to_try(tmp_path, calls) -> None:
     assert "manta chat" in text and "manta lineage" in text
 
 
+def test_every_run_leaves_its_page_and_is_complete_without_it(tmp_path, calls, monkeypatch) -> None:
+    (first, *rest) = run_chain(write_chain(tmp_path))
+    for outcome in (first, *rest):
+        assert f"{outcome.artifact.kind} {outcome.artifact.name}" in outcome.artifact.folder.read_text("report.html")
+
+    from manta.report import page
+
+    def full(_: str) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(page, "write", full)
+    outcomes = run_chain(tmp_path / "pipeline.yaml", f"output={tmp_path}/others")
+    assert [outcome.skipped for outcome in outcomes] == [False, False, False]
+    assert not outcomes[0].artifact.folder.exists("report.html")
+
+
 def test_every_room_is_importable_without_heavy_libraries() -> None:
     import subprocess
 

@@ -70,6 +70,7 @@ def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
         if begun.resumed:
             progress.note("an earlier attempt broke off here: carrying on")
         made = _make(room, recipe, begun, progress)
+    _leave_page(made, progress)
     seconds = time.monotonic() - started
     progress.end(
         skipped=False,
@@ -96,6 +97,14 @@ def _make(room: Any, recipe: Recipe, begun: Draft, progress: Progress) -> Artifa
         raise StageFailed(
             f"{recipe.kind} {recipe.name} failed: {error}; then `manta resume {begun.folder.url}`"
         ) from error
+
+
+def _leave_page(made: Artifact, progress: Progress) -> None:
+    """Write the run's page beside what it made. The run is complete without it: a page that cannot be written is told."""
+    try:
+        importlib.import_module("manta.report.page").write(made.folder.url)
+    except OSError as error:
+        progress.note(f"no page was written ({error}): `manta report {made.folder.url}` writes it")
 
 
 def resume(where: str, progress: Progress) -> Outcome:

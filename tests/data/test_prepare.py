@@ -70,9 +70,32 @@ def test_settings_that_contradict_each_other_are_refused(tiny_corpus: Path, tmp_
     assert found == {"data.steps.0.min_chars", "data.heldout"}
 
 
+def test_layouts_need_a_tokenizer_with_their_special_tokens(tiny_corpus: Path, tmp_path: Path) -> None:
+    def found(kind: str, **tokenizer: Any) -> list[str]:
+        made = make(tiny_corpus, tmp_path, data__layout={"kind": kind}, tokenizer=tokenizer)
+        return [f"{problem.path}: {problem.remedy}" for problem in prepare.problems(made)]
+
+    assert "tokenizer.type=wordpiece" in found("sentence_pairs")[0]
+    assert "tokenizer.sentinels=100" in found("denoising", type="unigram")[0]
+    assert not found("sentence_pairs", type="wordpiece")
+    assert not found("denoising", type="unigram", sentinels=100)
+    assert not found("best_fit")
+
+
 def test_a_vocabulary_smaller_than_the_alphabet_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tokenizer\.vocab_size = 100"):
         make(tiny_corpus, tmp_path, tokenizer__vocab_size=100)
+
+
+def test_the_inventory_notices_what_a_chat_templates_file_says(tiny_corpus: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    seen = {prepare.inventory(make(tiny_corpus, tmp_path))}
+    seen.add(prepare.inventory(make(tiny_corpus, tmp_path, tokenizer={"chat_template": "{{ messages }}"})))
+    assert len(seen) == 1, "a template in the recipe is part of the recipe's own identity"
+    for text in ("{{ messages[0] }}", "{{ messages[1] }}"):
+        file.write_text(text)
+        seen.add(prepare.inventory(make(tiny_corpus, tmp_path, tokenizer={"chat_template": str(file)})))
+    assert len(seen) == 3
 
 
 def test_the_inventory_needs_neither_ray_nor_the_files_content(tiny_corpus: Path, tmp_path: Path) -> None:

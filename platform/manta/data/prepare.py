@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,8 +18,15 @@ DONE = "work/done.json"
 
 
 def inventory(recipe: PrepareRecipe) -> str:
-    """SHA-256 of the listing of the sources: names, sizes, times. Raises InputError when a source matches no file."""
-    return sources.inventory(sources.list_files(recipe.data.sources))
+    """SHA-256 of the listing of the sources (names, sizes, times) and of the chat template, if a file holds it.
+
+    Raises InputError when a source matches no file, or the template's file is missing.
+    """
+    listing = sources.inventory(sources.list_files(recipe.data.sources))
+    template = recipe.tokenizer.chat_template
+    if template is None or tokenizer.template(template) == template:
+        return listing
+    return hashlib.sha256(f"{listing} {tokenizer.template(template)}".encode()).hexdigest()
 
 
 def problems(recipe: PrepareRecipe) -> Iterator[Problem]:

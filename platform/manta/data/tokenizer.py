@@ -17,7 +17,7 @@ from manta.storage import Folder
 
 __all__ = [
     "BYTES", "END_OF_TEXT", "END_OF_TURN", "PAD", "SPECIAL", "UNKNOWN", "Encode", "Facts", "build", "choose", "copy", "encoders", "facts",
-    "find", "make", "problems", "report", "train",
+    "find", "make", "problems", "report", "template", "train",
 ]  # fmt: skip
 
 BUILT_IN = {"bpe": bpe.SPECIAL, "wordpiece": wordpiece.SPECIAL, "unigram": unigram.SPECIAL}
@@ -67,7 +67,7 @@ def make(settings: Tokenizer, source: Folder | None, texts: Iterator[str], folde
         _extend(settings, texts, folder)
     if settings.chat_template is not None:
         _configure(folder, lambda config: config.pop("chat_template", None))  # the older place of the same
-        (folder / TEMPLATE).write_text(_template(settings.chat_template), encoding="utf-8")
+        (folder / TEMPLATE).write_text(template(settings.chat_template), encoding="utf-8")
 
 
 def train(texts: Iterator[str], vocab_size: int, folder: Path, settings: Tokenizer | None = None) -> None:
@@ -84,11 +84,11 @@ def train(texts: Iterator[str], vocab_size: int, folder: Path, settings: Tokeniz
         made = wordpiece.train(texts, vocab_size, special, chosen.lowercase)
     else:
         made = unigram.train(texts, vocab_size, special, closed=chosen.sentinels > 0)
-    template = bpe.CHAT_TEMPLATE if chosen.type == "bpe" else None
+    chat = bpe.CHAT_TEMPLATE if chosen.type == "bpe" else None
     if chosen.chat_template is not None:
-        template = _template(chosen.chat_template)
+        chat = template(chosen.chat_template)
     roles = ROLES[chosen.type]
-    write(folder, made, roles, [token for token in special if token not in roles.values()], template)
+    write(folder, made, roles, [token for token in special if token not in roles.values()], chat)
 
 
 def _special(settings: Tokenizer) -> list[str]:
@@ -97,7 +97,7 @@ def _special(settings: Tokenizer) -> list[str]:
     return [*built_in, *(f"<extra_id_{number}>" for number in range(settings.sentinels)), *settings.special_tokens]
 
 
-def _template(setting: str) -> str:
+def template(setting: str) -> str:
     """The Jinja text itself, or that of the file which is named."""
     if "{" in setting:
         return setting
