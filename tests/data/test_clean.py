@@ -108,6 +108,12 @@ def test_mojibake_is_repaired_on_request_only() -> None:
     assert "Ã¶" in normalise(Batch([broken], [""]), Normalise(step="normalise")).texts[0]
 
 
+def test_repair_leaves_what_was_meant_as_it_is() -> None:
+    meant = ["你好，世界！（真的吗？）他说：“好；” ＡＢ１２ ｶﾀｶﾅ", "&lt;b&gt; is a tag, &amp; is not", "‘curly’ ﬁne…"]
+    repair = Normalise(step="normalise", repair=True)
+    assert normalise(Batch(meant, ["zh", "en", "en"]), repair).texts == meant
+
+
 def test_cleaning_twice_changes_nothing() -> None:
     once = cleaning.apply(Batch([VARIED, "a \n\n b\u2028c"], ["", ""]), STEPS[:1]).texts
     assert cleaning.apply(Batch(once, ["", ""]), STEPS[:1]).texts == once

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from manta import recipe as recipes
-from manta.data import refine, shards
+from manta.data import shards
 from manta.data.cleaning import decontaminate
 from manta.data.refine import Refined
 from manta.errors import InputError
-from manta.progress import Progress
-from manta.schema import PrepareRecipe
 from manta.storage import Folder
+from tests.data import refining
+from tests.data.refining import texts_of
 
 QUESTION = "Which of the seven planets known to Kepler moves so slowly that a year there lasts twenty nine of ours?"
 FRAGE = "".join(chr(0x4E00 + 37 * number % 2000) for number in range(60)) + "?这是什么?"
@@ -39,34 +37,11 @@ PLANTED = {
 }
 
 
-def one_by_one(function: Callable[[Any], Any], items: Sequence[Any], at_once: int) -> Iterator[Any]:
-    for item in reversed(items):
-        yield json.loads(json.dumps(function(json.loads(json.dumps(item)))))
-
-
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refine, "spread", one_by_one)
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def refined(tmp_path: Path, heldout: Path, texts: list[str], *steps: dict[str, Any]) -> Refined:
-    folder = tmp_path / "texts"
-    folder.mkdir(exist_ok=True)
-    (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    recipe = recipes.validate(
-        {
-            "kind": "prepare",
-            "name": "shards",
-            "output": str(tmp_path),
-            "data": {
-                "sources": [{"path": f"{folder}/*.jsonl", "format": "jsonl"}],
-                "steps": [{"step": "normalise"}, *(steps or [{"step": "decontaminate"}])],
-                "heldout": str(heldout),
-            },
-        }
-    )
-    assert isinstance(recipe, PrepareRecipe)
-    return refine.refine(recipe, Folder(tmp_path / "shards"), 1, Progress(quiet=True))
+    return refining.refined(tmp_path, texts, list(steps) or [{"step": "decontaminate"}], heldout=str(heldout))
 
 
 def questions(place: Path) -> Path:
@@ -78,8 +53,7 @@ def questions(place: Path) -> Path:
 def test_documents_that_share_an_n_gram_are_dropped_with_their_reason(tmp_path: Path) -> None:
     found = refined(tmp_path, questions(tmp_path / "eval.jsonl"), [text for text, _ in PLANTED.values()])
     assert found.figures["dropped"] == {"decontaminate.ngram": sum(dropped for _, dropped in PLANTED.values())}
-    left = list(found.corpus.texts(Folder(tmp_path / "shards"), found.corpus.kept.tolist()))
-    assert left == [text.strip() for text, dropped in PLANTED.values() if not dropped]
+    assert texts_of(tmp_path, found) == [text.strip() for text, dropped in PLANTED.values() if not dropped]
 
 
 def test_heldout_texts_come_from_files_of_several_formats(tmp_path: Path) -> None:

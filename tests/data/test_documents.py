@@ -52,6 +52,16 @@ def test_jsonl_goes_on_after_every_kind_of_broken_line(tmp_path: Path) -> None:
         assert says in entry.reason
 
 
+def test_jsonl_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    good, bad = read(
+        tmp_path / "a.jsonl", "jsonl", mark + b'{"text": "one"}\n{"text": "two"}\n' + mark + b'{"text": "three"}'
+    )
+    assert [d.text for d in good] == ["one", "two"]
+    assert [entry.offset for entry in bad] == [len(mark) + 32], "nowhere else"
+    assert read(tmp_path / "b.jsonl", "jsonl", mark + b"\r\n") == ([], [])
+
+
 def test_jsonl_reads_another_column(tmp_path: Path) -> None:
     good, _ = read(tmp_path / "a.jsonl", "jsonl", b'{"body": "yes"}', text_column="body")
     assert good[0].text == "yes"

@@ -92,6 +92,24 @@ def test_web_archives_give_their_pages_under_their_addresses(tmp_path: Path, end
     assert "bytes: not UTF-8" in bad[1].reason
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_pages_of_the_same_address_have_ids_of_their_own(tmp_path: Path, ending: str) -> None:
+    address, start = "http://a.example/news", len(ANSWERS[1])
+    visits = [answer(address, page(f"News of day {day}.").encode()) for day in range(3)]
+    # An address that is the name of the visit after it.
+    body = page("Not what it seems.").encode()
+    after = start + sum(map(len, visits)) + len(answer(f"{address}#1000", body))
+    forged = answer(f"{address}#{after}", body)
+    records = [ANSWERS[1], *visits, forged, visits[0], forged]
+    good, bad = read(tmp_path / f"a.warc{ending}", "warc", b"".join(map(COMPRESSIONS.get(ending[1:], bytes), records)))
+    assert not bad
+    ids = [document.id.removeprefix(f"{tmp_path}/a.warc{ending}#") for document in good]
+    assert len(set(ids)) == len(ids) == 6
+    assert ids[:3] == [address, *(f"{address}#{start + day * len(visits[0])}" for day in (1, 2))]
+    assert ids[3:5] == [f"{address}#{after}", f"{address}#{after}#{after}"]
+    assert read(tmp_path / f"a.warc{ending}", "warc") == (good, bad), "the same again"
+
+
 def test_a_web_archive_keeps_its_records_before_the_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, zh = ANSWERS[0], ANSWERS[4]
     for name, data, kept, offset, says in (

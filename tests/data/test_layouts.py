@@ -19,6 +19,7 @@ from manta.sections.layout import Layout
 
 CLS, EOS, PAD, MARK = 1, 2, 0, 3
 KNOWN = Facts(vocab_size=200, eos_id=EOS, bos_id=CLS, pad_id=PAD)
+PLAIN = Facts(vocab_size=200, eos_id=EOS, bos_id=None, pad_id=PAD)
 SENTINELS = tuple(range(150, 190))
 
 # Each letter is a token; texts of these never make a special id.
@@ -36,6 +37,10 @@ def lay(documents: list[str], seq_len: int, known: Facts = KNOWN, seed: int = 0,
 
 def closed(documents: list[str]) -> list[list[int]]:
     return [[*encode(text), EOS] for text in documents]
+
+
+def opened(documents: list[str]) -> list[list[int]]:
+    return [[CLS, *ids] for ids in closed(documents)]
 
 
 def pieces(rows: Rows) -> list[list[int]]:
@@ -67,7 +72,7 @@ def test_concat_rows_and_the_rest_are_the_documents_each_closed(documents: list[
 @given(texts, st.integers(1, 9))
 def test_concat_restarts_positions_at_documents_and_rows(documents: list[str], seq_len: int) -> None:
     rows = lay(documents, seq_len, kind="concat")
-    begins = np.cumsum([0, *map(len, closed(documents))]).tolist()
+    begins = np.cumsum([0, *map(len, opened(documents))]).tolist()
     for place, position in enumerate(rows.columns["position_ids"].reshape(-1).tolist()):
         begin = max(begin for begin in [*begins, place // seq_len * seq_len] if begin <= place)
         assert position == place - begin
@@ -76,9 +81,15 @@ def test_concat_restarts_positions_at_documents_and_rows(documents: list[str], s
 
 def test_concat_counts_the_documents_it_cuts() -> None:
     # Tokens with their end: 4, 4, 2, 5. The one row of 8 holds the first two whole; there is no other.
-    assert lay(["aaa", "bbb", "c", "dddd"], 8, kind="concat").documents_cut == 2
-    assert lay(["aaa", "bbb", "c", "dddd"], 5, kind="concat").documents_cut == 1
-    assert lay(["aaa", "bbb", "c", "dddd"], 3, kind="concat").documents_cut == 4
+    cut = [lay(["aaa", "bbb", "c", "dddd"], n, known=PLAIN, kind="concat").documents_cut for n in (8, 5, 3)]
+    assert cut == [2, 1, 4]
+
+
+def test_documents_that_see_no_other_are_opened_too() -> None:
+    """So that a model learns how documents begin; in one stream the end of the document before does that."""
+    assert lay(["ab"], 4, kind="concat").columns["input_ids"].tolist() == [[CLS, *encode("ab"), EOS]]
+    assert lay(["ab"], 3, kind="concat", isolate=False).columns["input_ids"].tolist() == [[*encode("ab"), EOS]]
+    assert lay(["ab"], 3, known=PLAIN, kind="concat").columns["input_ids"].tolist() == [[*encode("ab"), EOS]]
 
 
 # --- best fit --------------------------------------------------------------------------------------------------------
@@ -88,19 +99,19 @@ def test_concat_counts_the_documents_it_cuts() -> None:
 def test_best_fit_holds_every_document_once_and_cuts_only_the_long_ones(documents: list[str], seq_len: int) -> None:
     rows = lay(documents, seq_len, kind="best_fit")
     wanted = Counter(
-        tuple(document[at : at + seq_len]) for document in closed(documents) for at in range(0, len(document), seq_len)
+        tuple(document[at : at + seq_len]) for document in opened(documents) for at in range(0, len(document), seq_len)
     )
     assert Counter(map(tuple, pieces(rows))) == wanted
     assert rows.padding == int((rows.columns["input_ids"] == PAD).sum())
     assert rows.columns["input_ids"].size == rows.tokens + rows.padding
-    assert rows.documents_cut == sum(len(document) > seq_len for document in closed(documents))
+    assert rows.documents_cut == sum(len(document) > seq_len for document in opened(documents))
     assert rows.left_over == 0
 
 
 def test_the_padding_of_best_fit_is_made_of_documents_of_one_token() -> None:
-    rows = lay(["aaaa", "b"], 10, kind="best_fit")
-    assert rows.columns["input_ids"][0].tolist() == [*encode("aaaa"), EOS, *encode("b"), EOS, PAD, PAD, PAD]
-    assert rows.columns["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 0, 0]
+    rows = lay(["aaa", "b"], 10, kind="best_fit")
+    assert rows.columns["input_ids"][0].tolist() == [CLS, *encode("aaa"), EOS, CLS, *encode("b"), EOS, PAD, PAD]
+    assert rows.columns["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0, 0]
 
 
 @given(st.lists(st.integers(1, 20), max_size=60))

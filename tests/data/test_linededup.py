@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from manta import recipe as recipes
-from manta.data import exchange, linededup, refine, shards
+from manta.data import exchange, linededup, shards
 from manta.data.refine import Refined
-from manta.progress import Progress
-from manta.schema import PrepareRecipe
 from manta.storage import Folder
+from tests.data import refining
+from tests.data.refining import texts_of
 
 FOOTER, FUSS = "Subscribe to our newsletter today!", "版权所有,未经许可不得转载或复制本页的任何内容。"
 
 
-def one_by_one(function: Callable[[Any], Any], items: Sequence[Any], at_once: int) -> Iterator[Any]:
-    for item in reversed(items):
-        yield json.loads(json.dumps(function(json.loads(json.dumps(item)))))
-
-
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (exchange, refine):
-        monkeypatch.setattr(module, "spread", one_by_one)
+pytestmark = pytest.mark.usefixtures("without_ray")
 
 
 def refined(tmp_path: Path, texts: list[str], *after: dict[str, Any], each: int = 2, **settings: Any) -> Refined:
-    """The texts, `each` in a file and about as many in a part, after line_dedup and the steps `after` it."""
-    folder = tmp_path / "texts"
-    folder.mkdir(parents=True)
-    for start in range(0, len(texts), each):
-        rows = (json.dumps({"text": text}) + "\n" for text in texts[start : start + each])
-        (folder / f"{start:03}.jsonl").write_text("".join(rows))
-    recipe = recipes.validate(
-        {
-            "kind": "prepare",
-            "name": "shards",
-            "output": str(tmp_path),
-            "data": {
-                "sources": [{"path": f"{folder}/*.jsonl", "format": "jsonl"}],
-                "steps": [{"step": "normalise"}, {"step": "line_dedup", **settings}, *after],
-            },
-        }
-    )
-    assert isinstance(recipe, PrepareRecipe)
-    return refine.refine(recipe, Folder(tmp_path / "shards"), 1, Progress(quiet=True))
-
-
-def texts_of(tmp_path: Path, found: Refined) -> list[str]:
-    return list(found.corpus.texts(Folder(tmp_path / "shards"), found.corpus.kept.tolist()))
+    """The texts after line_dedup and the steps `after` it."""
+    return refining.refined(tmp_path, texts, [{"step": "line_dedup", **settings}, *after], each)
 
 
 def test_what_too_many_documents_say_none_of_them_says(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manta import recipe as recipes
 from manta import stage
-from manta.data import dedup, exchange, neardup, shards, work
-from manta.data.corpus import Context, Corpus, gather
+from manta.data import exchange, neardup, shards
+from manta.data.corpus import Context, Corpus
 from manta.progress import Progress
 from manta.schema import PrepareRecipe
 from manta.sections.prepare import NearDedup
 from manta.storage import Folder
+from tests.data import refining
 
 STEP = NearDedup(step="near_dedup")
 
@@ -56,29 +56,15 @@ PLANTED = [
 STAY = [number for number, (_, first) in enumerate(PLANTED) if number == first]
 
 
-def one_by_one(function: Callable[[Any], Any], items: Sequence[Any], at_once: int) -> Iterator[Any]:
-    """Tasks one after the other, the last first, with what JSON leaves of their items."""
-    for item in reversed(items):
-        yield json.loads(json.dumps(function(json.loads(json.dumps(item)))))
-
-
 @pytest.fixture(autouse=True)
-def _without_ray(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_ray(request: pytest.FixtureRequest) -> None:
     if "integration" not in request.keywords:
-        monkeypatch.setattr(exchange, "spread", one_by_one)
+        request.getfixturevalue("without_ray")
 
 
 def stored(folder: Folder, texts: list[str], each: int = 4) -> tuple[Corpus, Context]:
-    """The texts as cleaned parts of `each` documents (d0, d1, ...), and where a step on them works."""
-    paths = []
-    for start in range(0, len(texts), each):
-        rows = [
-            (f"d{start + number}", "source", "", text, dedup.digest(text), len(text))
-            for number, text in enumerate(texts[start : start + each])
-        ]
-        paths.append(f"work/cleaned/0-{start:05}-000.parquet")
-        shards.write_table(folder, paths[-1], work._cleaned_table(rows))
-    return gather(folder, paths), Context(folder, "0-near_dedup", 1, "start", Progress(quiet=True))
+    """The texts as cleaned parts of `each` documents, and where the step works."""
+    return refining.stored(folder, texts, range(each, len(texts), each)), refining.context(folder, "near_dedup")
 
 
 def planted(folder: Folder, each: int = 4) -> tuple[Corpus, Context]:
@@ -202,33 +188,69 @@ def test_joined_edges_are_connected_components() -> None:
         assert half.tolist() == expected
 
 
+@pytest.mark.parametrize("each", [7, 30, 400])
+@pytest.mark.parametrize("pairs", [100, 1 << 24])
+def test_a_hash_that_all_share_costs_a_pair_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int, pairs: int
+) -> None:
+    """Signatures at random: some documents meet, and two thirds of them in one band."""
+    rng = np.random.default_rng(each)
+    signatures = rng.integers(0, 2**64, size=(400, 4), dtype=np.uint64)
+    signatures[:, :2] = np.sort(rng.integers(0, 2**64, size=5000, dtype=np.uint64))[
+        rng.integers(0, 5000, size=(400, 2))
+    ]
+    hot = np.flatnonzero(rng.random(400) < 2 / 3)
+    signatures[hot, 3] = 7
+    monkeypatch.setattr(exchange, "PARTITION_PAIRS", pairs)
+    monkeypatch.setattr(neardup, "shingles", lambda texts, ngram: (texts, None))
+    monkeypatch.setattr(
+        "manta.data.minhash.band_hashes",
+        lambda texts, _, bands, rows: (signatures[[int(text) for text in texts]], np.arange(len(texts))),
+    )
+    corpus, context = stored(Folder(tmp_path), [str(number) for number in range(400)], each)
+    corpus = replace(corpus, kept=np.flatnonzero(rng.random(400) < 0.9))
+    found = neardup.near_dedup(corpus, STEP.model_copy(update={"bands": 4}), context)
+    first = clusters(signatures, corpus.kept.tolist())
+    assert found.kept.tolist() == [number for number in corpus.kept.tolist() if first[number] == number]
+    dropped = shards.read_table(context.folder, "dropped/0-near_dedup.parquet").to_pylist()
+    assert {row["id"]: row["detail"] for row in dropped} == {
+        f"d{number}": f"d{low}" for number, low in first.items() if number != low
+    }
+    tables = {name: table for name, table in contents(context.folder).items() if "/part-" in f"/{name}"}
+    for table in tables.values():
+        hashes = [number for partition in table["hash"] for number in partition]
+        assert len(hashes) == len(set(hashes))
+    assert len(tables) == -(-400 // each)
+
+
+def clusters(signatures: Any, documents: list[int]) -> dict[int, int]:
+    """The first document of each one's cluster, by union and find."""
+    first = {number: number for number in documents}
+
+    def find(number: int) -> int:
+        while first[number] != number:
+            number = first[number]
+        return number
+
+    holders: dict[int, int] = {}
+    for number in documents:
+        for band in signatures[number].tolist():
+            one, two = find(holders.setdefault(band, number)), find(number)
+            first[max(one, two)] = min(one, two)
+    return {number: find(number) for number in documents}
+
+
 # --- with Ray --------------------------------------------------------------------------------------------------------
 
 
 def recipe_for(corpus: Path, output: Path, cpus: int) -> PrepareRecipe:
-    made = recipes.validate(
-        {
-            "kind": "prepare",
-            "name": "shards",
-            "output": str(output),
-            "data": {
-                "sources": [{"path": f"{corpus}/*.jsonl", "format": "jsonl"}],
-                "steps": [
-                    {"step": "normalise"},
-                    {"step": "exact_dedup"},
-                    {"step": "line_dedup", "max_documents": 3},
-                    {"step": "near_dedup"},
-                ],
-                "validation_fraction": 0.2,
-                "seq_len": 64,
-                "shard_tokens": 100_000,
-            },
-            "tokenizer": {"vocab_size": 512},
-            "resources": {"cpus": cpus},
-        }
+    steps: list[dict[str, Any]] = [{"step": name} for name in ("normalise", "exact_dedup", "line_dedup", "near_dedup")]
+    steps[2]["max_documents"] = 3
+    made = refining.recipe(
+        output, f"{corpus}/*.jsonl", steps, validation_fraction=0.2, seq_len=64, shard_tokens=100_000
     )
-    assert isinstance(made, PrepareRecipe)
-    return made
+    raw = made.model_dump() | {"tokenizer": {"vocab_size": 512}, "resources": {"cpus": cpus}}
+    return PrepareRecipe.model_validate(raw)
 
 
 @pytest.mark.integration

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from manta import recipe as recipes
@@ -129,7 +130,7 @@ class Result:
         names = [
             name
             for name in self.artifact.folder.files()
-            if not name.startswith(("work/", "manifest.json", "COMPLETE", ".lock"))
+            if not name.startswith(("work/", "manifest.json", "report.html", "COMPLETE", ".lock"))
         ]
         return {name: (self.path / name).read_bytes() for name in names}
 
@@ -184,7 +185,7 @@ def test_what_cannot_be_read_is_set_aside_with_its_place(result: Result, corpus:
 
 
 @pytest.mark.integration
-def test_the_rows_are_the_documents_in_order_each_closed_by_end_of_text(result: Result) -> None:
+def test_the_rows_are_the_documents_in_order_each_opened_and_closed(result: Result) -> None:
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(result.path / "tokenizer")
@@ -196,8 +197,13 @@ def test_the_rows_are_the_documents_in_order_each_closed_by_end_of_text(result: 
             ids = shards.read_rows(result.artifact.folder, shard.path).reshape(-1)
             assert shard.tokens == len(ids)
             texts = [row["text"] for row in result.table(f"documents/{split}-{number:05}.parquet")]
-            expected = [i for text in texts for i in [*loaded(text)["input_ids"], loaded.eos_token_id]]
+            inner = [loaded(text)["input_ids"] for text in texts]
+            expected = [i for ids in inner for i in [loaded.bos_token_id, *ids, loaded.eos_token_id]]
             assert ids.tolist() == expected[: len(ids)]
+            places = shards.read_rows(result.artifact.folder, shard.path, "position_ids").reshape(-1)
+            starts = np.cumsum([0, *(len(ids) + 2 for ids in inner)])
+            rows = np.arange(0, len(ids), result.index.seq_len)
+            assert np.flatnonzero(places == 0).tolist() == np.union1d(starts[starts < len(ids)], rows).tolist()
             assert len(expected) - len(ids) < result.index.seq_len
     packed = sum(result.index.tokens(split) for split in result.index.splits)
     assert result.metrics["tokens"] == packed + result.metrics["tokens_left_over"]

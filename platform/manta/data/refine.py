@@ -56,12 +56,12 @@ def refine(recipe: PrepareRecipe, folder: Folder, at_once: int, progress: Progre
             corpus = gather(folder, [part["path"] for summary in done for part in summary["parts"]])
         if phase.corpus is not None:
             name = f"{number}-{phase.corpus.step}"
-            before = corpus.num_kept
+            before = corpus
             corpus = CORPUS_STEPS[phase.corpus.step](
                 corpus, phase.corpus, Context(folder, name, at_once, data.keep_dropped, progress)
             )
-            account.drop(phase.corpus.step, before - corpus.num_kept)
-            progress.note(f"{phase.corpus.step}: {corpus.num_kept:,} of {before:,} documents stay")
+            account.drop(phase.corpus.step, before, corpus)
+            progress.note(f"{phase.corpus.step}: {corpus.num_kept:,} of {before.num_kept:,} documents stay")
     assert corpus is not None
     return Refined(corpus, account.figures(corpus))
 
@@ -149,13 +149,21 @@ class _Account:
                 if first:
                     mine.update(read=counts["read"], chars=counts["chars"])
 
-    def drop(self, reason: str, count: int) -> None:
-        self.dropped[reason] += count
+    def drop(self, reason: str, before: Corpus, after: Corpus) -> None:
+        """Count what a step on the corpus took out, by source."""
+        lost = np.bincount(before.source[before.kept], minlength=len(before.sources)) - np.bincount(
+            after.source[after.kept], minlength=len(before.sources)
+        )
+        for source, count in zip(before.sources, lost.tolist(), strict=True):
+            if count:
+                self.sources[source][f"dropped.{reason}"] += count
+                self.dropped[reason] += count
 
     def figures(self, corpus: Corpus) -> dict[str, Any]:
-        for number, source in enumerate(corpus.sources):
-            mine = corpus.kept[corpus.source[corpus.kept] == number]
-            self.sources[source].update(kept=len(mine), kept_chars=int(corpus.chars[mine].sum()))
+        for source, counts in self.sources.items():
+            numbers = [number for number, known in enumerate(corpus.sources) if known == source]
+            mine = corpus.kept[np.isin(corpus.source[corpus.kept], numbers)]
+            counts.update(kept=len(mine), kept_chars=int(corpus.chars[mine].sum()))
         return {
             "files": self.files,
             "documents_read": sum(counts["read"] for counts in self.sources.values()),

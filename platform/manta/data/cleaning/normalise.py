@@ -21,7 +21,14 @@ def normalise(batch: Batch, settings: Normalise) -> Outcome:
     if settings.repair:
         import ftfy
 
-        repair = ftfy.TextFixerConfig(normalization=None, uncurl_quotes=False, fix_latin_ligatures=False)
+        # No more than wrong decodings: full-width commas are the commas of Chinese, and entities are markup.
+        repair = ftfy.TextFixerConfig(
+            normalization=None,
+            uncurl_quotes=False,
+            fix_latin_ligatures=False,
+            fix_character_width=False,
+            unescape_html=False,
+        )
         texts = [ftfy.fix_text(text, repair) for text in texts]
     if settings.control:
         texts = [INVISIBLE.sub("", text) for text in texts]

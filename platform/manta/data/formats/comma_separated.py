@@ -6,11 +6,9 @@ import csv
 import io
 from collections.abc import Iterator
 
-from manta.data.formats.found import MAX_LINE, Found, Unreadable, lines, no_column
+from manta.data.formats.found import BYTE_ORDER_MARK, MAX_LINE, Found, Unreadable, lines, no_column
 from manta.data.sources import File
 from manta.sections.prepare import Source
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def comma_separated(handle: io.BufferedReader, file: File, source: Source) -> Iterator[Found]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 # A line (or a field of CSV) beyond this is taken for damage: a reader must not hold a whole file.
 MAX_LINE = 64 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some systems begin UTF-8 files with
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 
-from manta.data.formats.found import MAX_LINE, Found, Unreadable, checked, lines, no_column
+from manta.data.formats.found import BYTE_ORDER_MARK, MAX_LINE, Found, Unreadable, checked, lines, no_column
 from manta.data.sources import File
 from manta.sections.prepare import Source
 
@@ -15,8 +15,10 @@ def jsonl(handle: io.BufferedReader, file: File, source: Source) -> Iterator[Fou
     """One JSON object a line; `source.text_column` holds the text. Empty lines are skipped."""
     index = 0
     for start, line in lines(handle):
-        if line is not None and not line.strip():
-            continue
+        if line is not None:
+            line = line if start else line.removeprefix(BYTE_ORDER_MARK)
+            if not line.strip():
+                continue
         index += 1
         found = _json_text(line, source.text_column)
         if isinstance(found, ValueError):

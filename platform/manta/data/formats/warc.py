@@ -21,12 +21,14 @@ OK = 200
 def warc(handle: io.BufferedReader, file: File, _source: Source) -> Iterator[Found]:
     """Each successful answer of HTML or plain text is a document, named by the file and the address it came from.
 
-    Other records and answers (requests, images, redirects) are no documents. A record whose length is wrong makes
-    the rest of the file unreadable.
+    Where an address comes again, `#` and the record's offset follow it. Other records and answers (requests, images,
+    redirects) are no documents. A record whose length is wrong makes the rest of the file unreadable. Memory holds one
+    record and the addresses so far.
     """
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     position = seen = 0
+    given: set[str] = set()
     kinds = WarcRecordType.any_type
     try:
         for record in ArchiveIterator(_Steps(handle), record_types=kinds, parse_http=False, stream_detect=False):
@@ -39,7 +41,7 @@ def warc(handle: io.BufferedReader, file: File, _source: Source) -> Iterator[Fou
                 yield Unreadable(file.id, position, f"record of {address}: {reason(error)}")
             else:
                 if text is not None:
-                    yield f"{file.id}#{address or position}", text
+                    yield f"{file.id}#{_name(address or str(position), position, given)}", text
     except OSError as error:
         # fastwarc says OSError of bytes that make no sense, as a store does of a lost connection; that one has a number.
         if error.errno is not None or isinstance(error, gzip.BadGzipFile):
@@ -48,6 +50,15 @@ def warc(handle: io.BufferedReader, file: File, _source: Source) -> Iterator[Fou
     else:
         if not seen:
             yield Unreadable(file.id, 0, "an empty file: WARC begins with a record")
+
+
+def _name(address: str, position: int, given: set[str]) -> str:
+    """The address, or another name for it if it was given before: archives hold pages as often as they were visited."""
+    name = address
+    while name in given:
+        name += f"#{position}"
+    given.add(name)
+    return name
 
 
 class _Steps:

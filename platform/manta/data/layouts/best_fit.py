@@ -15,7 +15,7 @@ def lay(documents: Documents, settings: BestFit) -> Rows:
     restart at each piece; each token of the padding is a document of its own, which sees and teaches nothing.
     """
     seq_len = documents.seq_len
-    stream, ends = documents.closed()
+    stream, ends = documents.closed(opened=settings.isolate)
     begins = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
     pieces = [
         (at, min(at + seq_len, end))

@@ -15,7 +15,7 @@ def lay(documents: Documents, settings: Concat) -> Rows:
     the `input_ids`, which restart at each document and each row.
     """
     seq_len = documents.seq_len
-    stream, ends = documents.closed()
+    stream, ends = documents.closed(opened=settings.isolate)
     whole = len(stream) // seq_len * seq_len
     columns = {"input_ids": stream[:whole].reshape(-1, seq_len)}
     begins = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends

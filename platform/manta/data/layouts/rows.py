@@ -22,13 +22,19 @@ class Documents:
     seq_len: int
     seed: int  # of this range: layouts that draw anything draw it from here
 
-    def closed(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all documents, each closed by the end-of-text token, int32 (tokens,), and where each ends."""
+    def closed(self, opened: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all documents, each closed by the end of text, int32 (tokens,), and where each ends.
+
+        `opened` puts the begin of text before each, if the tokenizer has one: a document that does not see the end of
+        the one before it needs something to predict its first word from.
+        """
+        begin = 1 if opened and self.known.bos_id is not None else 0
         pieces = []
         for text in self.texts:
             ids = self.encode(text)
-            piece = np.empty(len(ids) + 1, dtype=np.int32)
-            piece[:-1] = ids
+            piece = np.empty(begin + len(ids) + 1, dtype=np.int32)
+            piece[:begin] = self.known.bos_id if begin else 0
+            piece[begin:-1] = ids
             piece[-1] = self.known.eos_id
             pieces.append(piece)
         stream = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
@@ -45,7 +51,7 @@ class Rows:
     """Rows as shards hold them, and the account of the tokens: text = in rows - padding + left over - added."""
 
     columns: dict[str, np.ndarray]  # int32 (rows, width), or (rows,) of one number a row; "input_ids" among them
-    tokens: int  # of the documents, with their end-of-text tokens
+    tokens: int  # of the documents, with those that open and close them
     padding: int = 0  # tokens of the rows that are no text
     left_over: int = 0  # tokens of the documents that stand in no row
     documents_cut: int = 0  # documents that do not stand whole in one row

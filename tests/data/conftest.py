@@ -1,0 +1,15 @@
+"""What tests of the data stage share: tasks without Ray."""
+
+from __future__ import annotations
+
+import pytest
+
+from manta.data import exchange, refine
+from tests.data.refining import one_by_one
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks run in this process, one after the other, the last first."""
+    for module in (exchange, refine):
+        monkeypatch.setattr(module, "spread", one_by_one)
