@@ -65,6 +65,8 @@ def test_unknown_keys_are_refused_at_every_depth(kind: str) -> None:
         recipes.set_path(raw, f"{section}.no_such_key", 1)
         if section.endswith("task"):  # a tagged union: which section it is stands in its name
             recipes.set_path(raw, f"{section}.name", "chat")
+        if section.endswith("layout"):
+            recipes.set_path(raw, f"{section}.kind", "concat")
         with pytest.raises(RecipeError) as caught:
             recipes.validate(raw)
         assert f"{section}.no_such_key" in {problem.path for problem in caught.value.problems}

@@ -255,6 +255,10 @@ def input_refs(section: BaseModel, prefix: str = "") -> dict[str, tuple[str, Inp
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             refs.update(input_refs(value, f"{prefix}{name}."))
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    refs.update(input_refs(item, f"{prefix}{name}.{number}."))
         elif isinstance(value, str) and (marker := _input_marker(field)):
             refs[f"{prefix}{name}"] = (value, marker)
     return refs

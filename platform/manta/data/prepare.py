@@ -9,7 +9,7 @@ from typing import Any
 
 from manta import cluster
 from manta.artifact import Draft, Resolved
-from manta.data import cleaning, sources, tokenizer
+from manta.data import augment, cleaning, sources, tokenizer
 from manta.errors import InputError, Problem
 from manta.progress import Progress
 from manta.schema import PrepareRecipe
@@ -18,15 +18,17 @@ DONE = "work/done.json"
 
 
 def inventory(recipe: PrepareRecipe) -> str:
-    """SHA-256 of the listing of the sources (names, sizes, times) and of the chat template, if a file holds it.
+    """SHA-256 of the listing of the sources (names, sizes, times) and of what else the machine brings: a chat template's
+    file, the installed WordNet.
 
     Raises InputError when a source matches no file, or the template's file is missing.
     """
     listing = sources.inventory(sources.list_files(recipe.data.sources))
+    more = [augment.inventory(recipe.data.augment)]
     template = recipe.tokenizer.chat_template
-    if template is None or tokenizer.template(template) == template:
-        return listing
-    return hashlib.sha256(f"{listing} {tokenizer.template(template)}".encode()).hexdigest()
+    if template is not None and (text := tokenizer.template(template)) != template:
+        more.append(text)
+    return hashlib.sha256("\n".join([listing, *more]).encode()).hexdigest() if any(more) else listing
 
 
 def problems(recipe: PrepareRecipe) -> Iterator[Problem]:
@@ -56,6 +58,7 @@ def problems(recipe: PrepareRecipe) -> Iterator[Problem]:
         yield Problem(
             "data.max_repeats", recipe.data.max_repeats, "only sources with a weight are repeated: leave it out"
         )
+    yield from augment.problems(recipe.data.augment)
     yield from _layout_problems(recipe)
     yield from tokenizer.problems(recipe.tokenizer)
 
@@ -91,11 +94,15 @@ def run(recipe: PrepareRecipe, draft: Draft, progress: Progress) -> dict[str, An
     cluster.connect(recipe.resources.address, recipe.resources.cpus)
     at_once = recipe.resources.cpus if cluster.is_local() else cluster.total_cpus()
 
-    from manta.data import dedup, refine, tokenise  # not before: they load numpy
+    from manta.data import dedup, enlarge, refine, tokenise  # not before: they load numpy
 
     cleaned = refine.refine(recipe, draft.folder, at_once, progress)
-    corpus = cleaned.corpus
-    figures = cleaned.figures | tokenise.tokenise(recipe, draft, corpus, at_once, progress)
+    corpus, figures = cleaned.corpus, cleaned.figures
+    larger = corpus
+    if recipe.data.augment:
+        larger, added = enlarge.enlarge(recipe, draft, corpus, at_once, progress)
+        figures |= added
+    figures |= tokenise.tokenise(recipe, draft, larger, at_once, progress)
     facts = {"fingerprint": corpus.fingerprint(), "content": dedup.content_hash(corpus.digests[corpus.kept])}
     folder.write_text(DONE, json.dumps({"figures": figures, "documents": facts}))
     return _finished(draft)
@@ -106,7 +113,7 @@ def _finished(draft: Draft) -> dict[str, Any]:
     done = json.loads(draft.folder.read_text(DONE))
     where = ", ".join(source["path"] for source in draft.manifest["recipe"]["data"]["sources"])
     draft.add_input("documents", kind="documents", ref=where, **done["documents"])
-    for name in ("cleaned", "corpus", "quarantine", "packed", "examples", "half-written"):
+    for name in ("cleaned", "corpus", "augmented", "quarantine", "packed", "examples", "half-written"):
         if draft.folder.exists(f"work/{name}"):
             draft.folder.clear(f"work/{name}")
     return dict(done["figures"])

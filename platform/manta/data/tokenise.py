@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from manta.artifact import Draft
-from manta.data import dedup, examples, mixture, packing, shards, tokenizer, work
+from manta.data import examples, mixture, packing, shards, tokenizer, work
 from manta.data.corpus import Corpus, Split
 from manta.data.layouts import denoising
 from manta.data.spread import Item, spread
@@ -27,8 +27,7 @@ SAMPLE_CHARS = 300_000
 def tokenise(recipe: PrepareRecipe, draft: Draft, corpus: Corpus, at_once: int, progress: Progress) -> dict[str, Any]:
     """Make the tokenizer, the shards, their index and the examples. Returns their figures."""
     folder, data = draft.folder, recipe.data
-    held_out = dedup.is_validation(corpus.digests, data.validation_fraction, recipe.seed)
-    split = Split(corpus, held_out, recipe.seed)
+    split = Split.by_hash(corpus, data.validation_fraction, recipe.seed)
     chosen = split.sample(recipe.tokenizer.train_chars)
     engine, chars_per_token = _tokenizer(recipe, draft, corpus, chosen, progress)
     _report(folder, split)

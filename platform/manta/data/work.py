@@ -22,6 +22,7 @@ from manta.storage import Folder
 # Texts are held and written in pieces of about this many characters, so that a task's memory does not grow with its files.
 PIECE_CHARS = 32 << 20
 BATCH = 256
+AUGMENTED = "work/augmented/"  # parts with documents that were not read but made
 DROPPED_START = 200  # characters of a dropped document that are kept, to recognise it
 
 
@@ -159,11 +160,20 @@ def write_dropped(folder: Folder, name: str, rows: list[tuple[str, str, str, str
 
 
 def take(folder: Folder, pieces: list[tuple[str, list[int]]]) -> Any:
-    """The documents (id, source, language, text) at the given rows of the given cleaned parts, as one pyarrow Table."""
+    """The documents (id, source, language, text, augmented) at the given rows of cleaned parts, as one pyarrow Table."""
     import pyarrow as pa
 
-    wanted = Text._fields
-    return pa.concat_tables(shards.read_table(folder, path, wanted).take(rows) for path, rows in pieces)
+    return pa.concat_tables(_part(folder, path).take(rows) for path, rows in pieces)
+
+
+def _part(folder: Folder, path: str) -> Any:
+    """A part's documents. `augmented` says how one was made, "" where it was read."""
+    import pyarrow as pa
+
+    if path.startswith(AUGMENTED):
+        return shards.read_table(folder, path, (*Text._fields, "augmented"))
+    table = shards.read_table(folder, path, Text._fields)
+    return table.append_column("augmented", pa.repeat(pa.scalar(""), len(table)))
 
 
 def pack_range(item: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +201,8 @@ def pack_range(item: dict[str, Any]) -> dict[str, Any]:
     shards.write_table(folder, f"documents/{name}.parquet", table, row_group_size=256)
     num_pairs = 0
     if item["examples"] != "none":
-        pairs = [pair for text in texts for pair in examples.EXTRACTORS[item["examples"]](text)]
+        read = [text for text, made in zip(texts, table.column("augmented").to_pylist(), strict=True) if not made]
+        pairs = [pair for text in read for pair in examples.EXTRACTORS[item["examples"]](text)]
         write_examples(folder, f"work/examples/{name}.parquet", pairs)
         num_pairs = len(pairs)
     summary = {

@@ -24,7 +24,9 @@ def sections(made: Artifact) -> Iterator[str]:
         yield "<h2>Where the documents went</h2>" + _bars(_funnel(made.recipe, figures), figures["documents_read"])
     if sources := figures.get("sources"):
         yield "<h2>Sources</h2>" + _sources(sources)
-    documents = _rows(made.folder, "documents/*.parquet", ("text", "language"), READ)
+    found = _rows(made.folder, "documents/*.parquet", ("text", "language", "augmented"), READ)
+    variants = {row["augmented"]: row for row in reversed(found) if row.get("augmented")}
+    documents = [row for row in found if not row.get("augmented")]
     if documents:
         where = f"of {len(documents):,} documents"
         yield f"<h2>Characters of a document, {where}</h2>" + _bars(_lengths(documents), len(documents))
@@ -36,6 +38,9 @@ def sections(made: Artifact) -> Iterator[str]:
     if documents:
         chosen = documents[:: max(1, len(documents) // SAMPLES)][:SAMPLES]
         yield "<h2>Documents that stayed</h2>" + "".join(f"<pre>{_cut(row['text'])}</pre>" for row in chosen)
+    if figures.get("augmented"):
+        yield "<h2>Variants that were added</h2>" + _bars(list(figures["augmented"].items()), figures["documents_kept"])
+        yield "".join(f"<p>{_text(kind)}</p><pre>{_cut(row['text'])}</pre>" for kind, row in sorted(variants.items()))
     dropped = _rows(made.folder, "dropped/*.parquet", ("id", "reason", "detail"), READ)
     if dropped:
         first = {row["reason"]: row for row in reversed(dropped)}

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field
 
+from manta.sections.augment import Augmentation
 from manta.sections.base import Examples, Fraction, NonNegative, Positive, PositiveFloat, Section, TokenizerSource
 from manta.sections.layout import Concat, Layout
 
@@ -206,6 +207,7 @@ DEFAULT_STEPS: list[Step] = [
 class PrepareData(Section):
     sources: list[Source] = Field(min_length=1)
     steps: list[Step] = Field(DEFAULT_STEPS, description="cleaning, in this order; a document is dropped by the first")
+    augment: list[Augmentation] = Field([], description="variants to add to the training documents")
     heldout: Examples | None = Field(None, description="texts of evaluation sets, for the step decontaminate")
     keep_dropped: Literal["none", "start", "full"] = Field("start", description="of a dropped text, in dropped/")
     max_quarantined: Fraction = Field(0.05, description="of all records; above it the run stops")
