@@ -26,7 +26,7 @@ PRESET, ROWS, SEQ_LEN, VOCAB_SIZE, THREADS, WARM_STEPS = "llama-7m", 8, 256, 819
 
 def main() -> None:
     with harness.bench("train", __doc__) as bench:
-        steps = 30 if bench.quick else 120
+        steps = 20 if bench.quick else 120
         bench.settings.update(
             preset=PRESET,
             rows=ROWS,
