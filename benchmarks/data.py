@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import corpus
+import data_scale
 import data_steps
+import data_stream
 import harness
 
 from manta import cluster
@@ -71,6 +73,8 @@ def main() -> None:
             bench.figure(f"{name}_tokens_per_cpu_s", [run.value(key) for run in taken if not run.error], unit="tok/s")
         data_steps.clean(bench, folder, texts[: 1000 if bench.quick else 5000], repeats)
         data_steps.near_duplicates(bench, folder, [part["path"] for part in parts], repeats)
+        data_stream.measure(bench)
+        data_scale.measure(bench, megabytes=10 if bench.quick else 70, repeats=1 if bench.quick else 2)
 
 
 def _nothing(_: dict[str, Any]) -> dict[str, Any]:

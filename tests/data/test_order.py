@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import shuffle
 from manta.data.order import permute, rows_of, step_rows
+
+# Rows, rows of a batch and of a shard; among the rows a power of two, which the permutation's bits just hold, and one more.
+SIZES = [(1000, 8, 128), (4096, 16, 512), (4097, 16, 512), (20_000, 64, 2048), (100_003, 256, 2048)]
+LIMIT, BAD_ROWS = 5.0, 20_000  # standard deviations: random orders exceed 4.5 once in some ten thousand
 
 
 @settings(max_examples=60, deadline=None)
@@ -23,12 +30,48 @@ def test_another_seed_or_epoch_is_another_order(seed: int, epoch: int) -> None:
     assert (first == other).mean() < 0.01
 
 
-def test_the_order_is_shuffled_thoroughly() -> None:
-    """Neighbours in the order are no nearer in the corpus than two random rows, which lie num_rows / 3 apart."""
-    rows = permute(np.arange(100_000), 100_000, 3, 0)
-    assert np.abs(np.diff(rows)).mean() == pytest.approx(100_000 / 3, rel=0.02)
-    assert abs(np.corrcoef(np.arange(100_000), rows)[0, 1]) < 0.02
-    assert abs(np.corrcoef(permute(np.arange(100_000), 100_000, 3, 1), rows)[0, 1]) < 0.02
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("num_rows", "batch", "shard_rows"), SIZES)
+def test_the_order_is_as_random_as_a_random_one(num_rows: int, batch: int, shard_rows: int, seed: int) -> None:
+    """Neither numpy's permutations nor ours are told from random ones by any statistic."""
+    rng, index = np.random.default_rng(seed), np.arange(num_rows)
+    drawn = shuffle.deviations(rng.permutation(num_rows), rng.permutation(num_rows), batch, shard_rows)
+    ours = [permute(index, num_rows, seed, epoch) for epoch in (seed, seed + 1)]
+    assert shuffle.largest(drawn) < LIMIT, drawn
+    assert shuffle.largest(found := shuffle.deviations(ours[0], ours[1], batch, shard_rows)) < LIMIT, found
+
+
+def buffered(rng: np.random.Generator) -> np.ndarray:
+    """The order of a stream that is shuffled by drawing from a buffer of 1,000 rows."""
+    buffer, out = list(range(1000)), []
+    for row in range(1000, BAD_ROWS):
+        place = rng.integers(len(buffer))
+        out.append(buffer[place])
+        buffer[place] = row
+    return np.array([*out, *rng.permutation(buffer)])
+
+
+def in_blocks(rng: np.random.Generator, size: int, inside: bool) -> np.ndarray:
+    """Blocks of `size` rows in random order, each in its own order or (`inside`) shuffled as well."""
+    blocks = rng.permutation(BAD_ROWS // size)[:, None] * size + np.arange(size)
+    return (rng.permuted(blocks, axis=1) if inside else blocks).ravel()
+
+
+BAD: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
+    "rank_correlation": lambda rng: (buffered(rng), rng.permutation(BAD_ROWS)),
+    "distances": lambda rng: (in_blocks(rng, 2, False), rng.permutation(BAD_ROWS)),
+    "same_shard": lambda rng: (in_blocks(rng, 1000, True), rng.permutation(BAD_ROWS)),
+    "neighbours": lambda rng: (in_blocks(rng, 4, True), rng.permutation(BAD_ROWS)),
+    "epoch_correlation": lambda rng: (rows := rng.permutation(BAD_ROWS), rows),
+    "epoch_batches": lambda rng: (rows := rng.permutation(BAD_ROWS), np.roll(rows, 7)),
+}
+
+
+@pytest.mark.parametrize("statistic", BAD)
+def test_a_bad_shuffle_is_told_from_a_random_one(statistic: str) -> None:
+    rows, after = BAD[statistic](np.random.default_rng(0))
+    found = shuffle.deviations(rows, after, batch=64, shard_rows=1000)
+    assert abs(found[statistic]) > 4 * LIMIT, found
 
 
 def test_the_order_never_changes() -> None:

@@ -1,17 +1,20 @@
 """The ordered stream: Ray Data hands each Ray Train worker its rows of every step, from any starting step on.
 
-A dataset of step numbers is mapped to rows: `order.step_rows` says which, the shards' Parquet files hold them. So the
-position is one integer, and nothing has to be skipped or replayed after a restart.
+A step's number says which rows it holds (`order`), the shards' Parquet files hold them. So the position is one integer,
+and nothing has to be skipped or replayed after a restart. Nothing that is done before the first batch, or for a block,
+grows with the length of the run; only the index, which a process reads once, grows with the corpus. The first blocks are
+read by the worker itself, since Ray Data's processes need seconds to start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import math
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +22,18 @@ import numpy as np
 import ray.train
 
 from manta.data import mixture, order
-from manta.data.shards import Index, load_index
+from manta.data.layouts import denoising
+from manta.data.shards import COLUMN, INDEX, Index, Shard, load_index, to_numpy
+from manta.storage import Folder
 
 if TYPE_CHECKING:
-    from ray.data import DataIterator, Dataset
+    from ray.data import Dataset
 
 BLOCK_BYTES = 4 * 2**20  # of rows in a block: large enough to amortise a task, small enough to hold several
+READERS = 2  # tasks of a rank at a time: each is a process, which needs a second of a core to start
+LEAD = 6  # blocks that the worker reads itself, of 1, 2, 4 ... steps, while Ray Data starts
+WINDOW = 32  # blocks that Ray Data plans at once: with thousands it plans for minutes before it reads the first
+_READING = threading.Lock()  # an open file is kept, and pyarrow lets only one thread read it
 
 
 @dataclass(frozen=True)
@@ -38,40 +47,78 @@ class Feed:
     seed: int
 
 
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
 @functools.lru_cache(maxsize=256)
-def _open(folder: str, path: str) -> tuple[Any, np.ndarray]:
-    """An open Parquet file, and the row at which each of its row groups starts (plus the end)."""
+def _open(folder: str, path: str, _sha256: str) -> tuple[Any, np.ndarray]:
+    """An open Parquet file, and the row at which each of its row groups starts (plus the end).
+
+    The file's hash is part of the key: a process that outlives an artifact must not read on in what replaced it.
+    """
     import pyarrow.parquet as pq
     from fsspec.core import url_to_fs
 
-    filesystem, where = url_to_fs(f"{folder}/{path}")
-    file = pq.ParquetFile(filesystem.open(where, "rb"))
+    local = Folder(folder).local_path
+    if local is not None:  # opened by pyarrow itself in half the time
+        file = pq.ParquetFile(local / path)
+    else:
+        filesystem, where = url_to_fs(f"{folder}/{path}")
+        file = pq.ParquetFile(filesystem.open(where, "rb"))
     sizes = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
     return file, np.cumsum([0, *sizes])
 
 
+def _ends(files: Sequence[Shard]) -> np.ndarray:
+    """The row at which each file ends, int64 (files,), counted over all of them."""
+    return np.cumsum(np.fromiter((shard.rows for shard in files), dtype=np.int64, count=len(files)))
+
+
 def take(folder: str, index: Index, split: str, rows: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
-    """The rows of a split with these numbers, in this order: {column: int32 (len(rows), seq_len)}.
+    """The rows of a split with these numbers, in this order: {column: int32 (len(rows), width) or (len(rows),)}.
 
     Each row group is read once per call, however many of its rows are wanted.
     """
-    rows = np.asarray(rows, dtype=np.int64)
-    files = index.splits[split]
-    ends = np.cumsum([shard.rows for shard in files])
-    out = {column: np.empty((len(rows), index.seq_len), dtype=np.int32) for column in columns}
+    return _take(folder, index, split, _ends(index.splits[split]), rows, columns)
+
+
+def _take(
+    folder: str, index: Index, split: str, ends: np.ndarray, rows: np.ndarray, columns: Sequence[str]
+) -> dict[str, np.ndarray]:
+    rows, files = np.asarray(rows, dtype=np.int64), index.splits[split]
+    out: dict[str, np.ndarray] = {}
     which = np.searchsorted(ends, rows, side="right")  # the file of each row
     for number in np.unique(which):
-        file, starts = _open(folder, files[number].path)
+        file, starts = _open(folder, files[number].path, files[number].sha256)
         places = np.flatnonzero(which == number)
         local = rows[places] - (ends[number] - files[number].rows)
         groups = np.searchsorted(starts, local, side="right") - 1
         for group in np.unique(groups):
             chosen = groups == group
-            table = file.read_row_group(int(group), columns=list(columns))
+            with _READING:
+                table = file.read_row_group(int(group), columns=list(columns), use_threads=False)
             for column in columns:
-                values = table.column(column).combine_chunks().flatten().to_numpy().reshape(-1, index.seq_len)
+                values = to_numpy(table.column(column))
+                if column not in out:
+                    out[column] = np.empty((len(rows), *values.shape[1:]), dtype=np.int32)
                 out[column][places[chosen]] = values[local[chosen] - starts[group]]
     return out
+
+
+def samples_of(
+    folder: str, index: Index, split: str, rows: np.ndarray, samples: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """What is trained on at these global sample indices, int64 (n,), of these rows: {column of the index: int32 (n, ...)}."""
+    return _samples(folder, index, split, _ends(index.splits[split]), rows, samples, seed)
+
+
+def _samples(
+    folder: str, index: Index, split: str, ends: np.ndarray, rows: np.ndarray, samples: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    if index.noise is None:
+        return _take(folder, index, split, ends, rows, index.columns)
+    stored = _take(folder, index, split, ends, rows, (COLUMN,))[COLUMN]
+    return denoising.corrupt(stored, samples, seed, index.noise)
 
 
 def epoch_order(index: Index, samples: np.ndarray, seed: int) -> np.ndarray:
@@ -83,40 +130,77 @@ def epoch_order(index: Index, samples: np.ndarray, seed: int) -> np.ndarray:
 
 
 def read_steps(feed: Feed, steps: np.ndarray, rank: int, workers: int) -> dict[str, np.ndarray]:
-    """The rows of `rank` in each of `steps`: {"step": (steps,), column: int32 (steps, rows, seq)}."""
-    index = load_index(feed.shards)
+    """The rows of `rank` in each of `steps`: {"step": (steps,), column: int32 (steps, rows, ...)}."""
+    index, ends = _index(feed.shards, _version(feed.shards))
     samples = order.step_samples(steps, feed.batch, rank, workers)
     rows = epoch_order(index, samples.ravel(), feed.seed).reshape(samples.shape)
-    found = take(feed.shards, index, "train", rows.ravel(), feed.columns)
-    return {"step": steps, **{name: values.reshape(*rows.shape, -1) for name, values in found.items()}}
+    found = _samples(feed.shards, index, "train", ends, rows.ravel(), samples.ravel(), feed.seed)
+    return {"step": steps} | {name: found[name].reshape(*rows.shape, *found[name].shape[1:]) for name in feed.columns}
+
+
+@functools.lru_cache(maxsize=4)
+def _index(folder: str, _version: str) -> tuple[Index, np.ndarray]:
+    """The index of an artifact and where its training files end: read once a process, not once a block."""
+    index = load_index(folder)
+    return index, _ends(index.splits["train"])
+
+
+def _version(folder: str) -> str:
+    """What tells the index from one that is written in its place: size, time, inode; a store's tag."""
+    from fsspec.core import url_to_fs
+
+    filesystem, path = url_to_fs(f"{folder}/{INDEX}")
+    filesystem.invalidate_cache(path)
+    return str(filesystem.ukey(path)) if filesystem.exists(path) else ""  # an absent one is for `load_index` to refuse
+
+
+# --- streaming -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """One rank's part of a feed, from the step `start` on. Plain values: it travels to the rank's worker."""
+
+    feed: Feed
+    start: int
+    rank: int
+    workers: int
+    seq_len: int
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """The steps as [start, end) blocks. The first holds one step, so that it comes soon; each is twice the last."""
+        step_bytes = len(self.feed.columns) * self.feed.batch // self.workers * self.seq_len * 4
+        most, size, start = max(1, BLOCK_BYTES // step_bytes), 1, self.start
+        while start < self.feed.steps:
+            yield start, min(start + size, self.feed.steps)
+            start, size = start + size, min(2 * size, most)
 
 
 class _Reader:
-    """Turns a block of step numbers (counted from `start`) into rows; a class, so that Ray pickles plain values."""
+    """Turns a block's start and end into rows; a class, so that Ray pickles plain values."""
 
-    def __init__(self, feed: Feed, start: int, rank: int, workers: int):
-        self.feed, self.start, self.rank, self.workers = feed, start, rank, workers
+    def __init__(self, part: Part):
+        self.part = part
 
     def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return read_steps(self.feed, block["id"] + self.start, self.rank, self.workers)
+        steps = np.concatenate([np.arange(*ends) for ends in zip(block["start"], block["end"], strict=True)])
+        return read_steps(self.part.feed, steps, self.part.rank, self.part.workers)
 
 
-def dataset(feed: Feed, start: int, rank: int, workers: int, seq_len: int) -> Dataset:
-    """The steps from `start` on as a dataset of one record a step, in order."""
+def dataset(part: Part, blocks: Sequence[tuple[int, int]]) -> Dataset:
+    """These blocks of a part as a dataset of one record a step, in order; one task reads one block."""
     import ray.data
 
-    left = feed.steps - start
-    step_bytes = len(feed.columns) * feed.batch // workers * seq_len * 4
-    steps_per_block = max(1, min(BLOCK_BYTES // step_bytes, left))
-    found = ray.data.range(left, override_num_blocks=math.ceil(left / steps_per_block))
+    found = ray.data.from_items([{"start": a, "end": b} for a, b in blocks], override_num_blocks=len(blocks))
     # A fraction of a CPU: the readers must be schedulable beside workers that hold every core.
-    found = found.map_batches(_Reader(feed, start, rank, workers), batch_size=None, num_cpus=0.25)
+    pool = ray.data.TaskPoolStrategy(size=READERS)
+    found = found.map_batches(_Reader(part), batch_size=None, num_cpus=0.25, compute=pool)
     found.context.execution_options.preserve_order = True
     return found
 
 
 class OrderedConfig(ray.train.DataConfig):
-    """Gives each rank the iterator of its own rows, from the step at which this group of workers starts.
+    """Gives each rank its own part, from the step at which this group of workers starts; `batches` reads it.
 
     `start` is asked once for every worker group, so after a failure the stream begins where the checkpoint stands.
     """
@@ -125,21 +209,32 @@ class OrderedConfig(ray.train.DataConfig):
         super().__init__()
         self.feed, self.seq_len, self.start = feed, seq_len, start
 
-    def configure(self, datasets: dict[str, Any], world_size: int, *_: Any, **__: Any) -> list[dict[str, DataIterator]]:
+    def configure(self, datasets: dict[str, Any], world_size: int, *_: Any, **__: Any) -> list[dict[str, Part | None]]:
         start = self.start()
         if start >= self.feed.steps:
             return [dict.fromkeys(datasets) for _ in range(world_size)]
         return [
-            {name: dataset(self.feed, start, rank, world_size, self.seq_len).iterator() for name in datasets}
+            dict.fromkeys(datasets, Part(self.feed, start, rank, world_size, self.seq_len))
             for rank in range(world_size)
         ]
 
 
-def batches(iterator: DataIterator, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield (step, {column: int32 (rows, seq)}) for each step of this rank, in order."""
-    for block in iterator.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
-        for place, step in enumerate(block["step"]):
-            yield int(step), {name: block[name][place] for name in columns}
+def batches(part: Part, columns: Sequence[str]) -> Generator[tuple[int, dict[str, np.ndarray]], None, None]:
+    """Yield (step, {column: int32 (rows, ...)}) for each step of this rank, in order."""
+    blocks = part.blocks()
+    lead = list(itertools.islice(blocks, LEAD))
+    # Ahead, so that a window is begun while the last blocks of the one before are used.
+    with contextlib.closing(Ahead(_read(part, blocks), depth=2)) as rest:
+        own = (read_steps(part.feed, np.arange(*ends), part.rank, part.workers) for ends in lead)
+        for block in itertools.chain(own, rest):
+            for place, step in enumerate(block["step"]):
+                yield int(step), {name: block[name][place] for name in columns}
+
+
+def _read(part: Part, blocks: Iterator[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:
+    """These blocks, read by Ray Data, a window of them at a time; without any of them it is not started."""
+    while window := list(itertools.islice(blocks, WINDOW)):
+        yield from dataset(part, window).iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
 
 
 class Ahead:
@@ -150,6 +245,7 @@ class Ahead:
 
     def __init__(self, items: Iterator[Any], depth: int = 4):
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+        self._closed = False
         self.waited = 0.0  # seconds, in all
         threading.Thread(target=self._fill, args=(items,), name="manta-stream", daemon=True).start()
 
@@ -157,10 +253,19 @@ class Ahead:
         try:
             for item in items:
                 self._queue.put(("item", item))
+                if self._closed:
+                    return
         except Exception as error:  # noqa: BLE001 - it is raised again where the item was wanted
             self._queue.put(("error", error))
         else:
             self._queue.put(("end", None))
+
+    def close(self) -> None:
+        """Let the thread end, though its items are not used up."""
+        self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while True:  # a thread that waits for room finds it
+                self._queue.get_nowait()
 
     def __iter__(self) -> Iterator[Any]:
         return self

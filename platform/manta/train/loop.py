@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from manta.data.shards import load_index
-from manta.data.stream import Ahead, batches, take
+from manta.data.stream import Ahead, batches, samples_of
 from manta.errors import MantaError, StageFailed
 from manta.objectives import OBJECTIVES
 from manta.schema import FinetuneRecipe, PretrainRecipe
@@ -184,14 +184,15 @@ def _global_sum(values: list[float], device: Any) -> list[float]:
 
 
 def _validation_rows(job: Job, rank: int) -> dict[str, np.ndarray]:
-    """This rank's rows of the validation split, int32 (rows, seq), as many on each rank: what lacks is not scored."""
+    """This rank's rows of the validation split, int32 (rows, ...), as many on each rank: what lacks is not scored."""
     index, resources = load_index(job.shards), job.recipe.resources
     total = min(index.rows("validation"), job.recipe.evaluate.max_rows)
     if total == 0:
         return {}
     share = math.ceil(total / resources.workers)
     mine = np.arange(rank * share, (rank + 1) * share)
-    rows = take(job.shards, index, "validation", np.minimum(mine, total - 1), job.columns)
+    mine_or_last = np.minimum(mine, total - 1)
+    rows = samples_of(job.shards, index, "validation", mine_or_last, mine_or_last, job.recipe.seed)
     rows.setdefault("labels", rows["input_ids"].copy())
     rows["labels"][mine >= total] = -100
     return rows
