@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from manta.schema import PrepareRecipe
 from manta.storage import Folder
 
 
-def one_by_one(function: Callable[[Any], Any], items: Sequence[Any], at_once: int) -> Iterator[Any]:
+def one_by_one(function: Callable[[Any], Any], items: Iterable[Any], at_once: int) -> Iterator[Any]:
     """Tasks one after the other, the last first, with what JSON leaves of their items and results."""
-    for item in reversed(items):
+    for item in reversed(list(items)):
         yield json.loads(json.dumps(function(json.loads(json.dumps(item)))))
 
 

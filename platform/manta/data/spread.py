@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from manta.errors import StageFailed
 
 Item = dict[str, Any]
+# Items that Ray Data plans together, for each that runs at once: it plans for minutes before it starts the first of
+# many thousands, and items that are made as they are wanted need not all be in memory.
+WINDOW = 64
 
 
-def spread(function: Callable[[Item], Item], items: Sequence[Item], at_once: int) -> Iterator[Item]:
+def spread(function: Callable[[Item], Item], items: Iterable[Item], at_once: int) -> Iterator[Item]:
     """Yield `function(item)` for every item, as they finish, `at_once` of them running. Items and results are JSON data.
 
     Every item is a block of its own: Ray Data would otherwise read many small items in one task, on one core. Ray must
     be connected. An OSError in a task is raised here with its errno; anything else becomes StageFailed.
     """
-    if not items:
-        return
+    waiting = iter(items)
+    while window := list(itertools.islice(waiting, WINDOW * at_once)):
+        yield from _spread(function, window, at_once)
+
+
+def _spread(function: Callable[[Item], Item], items: list[Item], at_once: int) -> Iterator[Item]:
     import ray.data
 
     # Ray Data's own account of each execution stays in its log file; people get Manta's progress.

@@ -91,17 +91,20 @@ def _pack(
 ) -> list[Item]:
     """Make every shard that is not there yet, one task each. Returns all summaries: training first, in order."""
     data, corpus = recipe.data, division.corpus
-    wanted, done = [], []
-    for split in SPLITS:
-        for number, (source, indices) in enumerate(_ranges(recipe, division, split, chars_per_token)):
-            if folder.exists(marker := work.packed_marker(split, number)):
-                done.append(json.loads(folder.read_text(marker)))
-                continue
-            wanted.append(
-                {"folder": folder.url, "split": split, "number": number, "pieces": corpus.pieces(indices), "engine": engine,
-                 "seq_len": data.seq_len, "layout": data.layout.model_dump(), "seed": _seed(recipe.seed, split, number),
-                 "examples": data.examples, "source": source}
-            )  # fmt: skip
+    ranges = [
+        (split, number, source, indices)
+        for split in SPLITS
+        for number, (source, indices) in enumerate(_ranges(recipe, division, split, chars_per_token))
+    ]
+    markers = [work.packed_marker(split, number) for split, number, _, _ in ranges]
+    finished = [folder.exists(marker) for marker in markers]
+    done = [json.loads(folder.read_text(marker)) for marker, there in zip(markers, finished, strict=True) if there]
+    wanted = (
+        {"folder": folder.url, "split": split, "number": number, "pieces": corpus.pieces(indices), "engine": engine,
+         "seq_len": data.seq_len, "layout": data.layout.model_dump(), "seed": _seed(recipe.seed, split, number),
+         "examples": data.examples, "source": source}
+        for (split, number, source, indices), there in zip(ranges, finished, strict=True) if not there
+    )  # fmt: skip
     total = int(corpus.chars[corpus.kept].sum())
     started, new_tokens = time.monotonic(), 0
     for summary in spread(work.pack_range, wanted, at_once):
