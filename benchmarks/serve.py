@@ -110,7 +110,7 @@ def serve_recipe(folder: Path) -> ServeRecipe:
     """A recipe for a random model: what it says does not matter here, how fast does."""
     from manta.data import tokenizer
     from manta.models import build, presets
-    from manta.sections.train import NewModel
+    from manta.sections.model import NewModel
 
     model = folder / "model"
     model.mkdir()

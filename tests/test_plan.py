@@ -14,7 +14,7 @@ from manta import plan
 from manta import recipe as recipes
 from manta.errors import InputError
 from manta.models import presets
-from manta.sections.train import NewModel
+from manta.sections.model import NewModel
 
 PRETRAIN: dict[str, Any] = {
     "kind": "pretrain",

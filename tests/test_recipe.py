@@ -56,6 +56,15 @@ def test_every_problem_is_reported_at_once() -> None:
     assert "belongs at resources.micro_batch" in found["micro_batch"]
 
 
+# Of tagged unions, what says which section it is.
+TAGS = {
+    "task": {"task.name": "chat"},
+    "data.layout": {"data.layout.kind": "concat"},
+    "objective": {"objective.name": "clm"},
+    "objective.method": {"objective.name": "denoising", "objective.method.kind": "spans"},
+}
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_unknown_keys_are_refused_at_every_depth(kind: str) -> None:
     """Plant an unknown key in each section that the kind has: each must be found where it was planted."""
@@ -63,10 +72,8 @@ def test_unknown_keys_are_refused_at_every_depth(kind: str) -> None:
     for section in sorted(path for path in sections if "*" not in path):
         raw = {"kind": kind, "name": "x"}
         recipes.set_path(raw, f"{section}.no_such_key", 1)
-        if section.endswith("task"):  # a tagged union: which section it is stands in its name
-            recipes.set_path(raw, f"{section}.name", "chat")
-        if section.endswith("layout"):
-            recipes.set_path(raw, f"{section}.kind", "concat")
+        for tag, value in TAGS.get(section.rpartition("task")[1] or section, {}).items():
+            recipes.set_path(raw, f"{section.rpartition('task')[0]}{tag}", value)
         with pytest.raises(RecipeError) as caught:
             recipes.validate(raw)
         assert f"{section}.no_such_key" in {problem.path for problem in caught.value.problems}

@@ -18,7 +18,7 @@ from manta.schema import (
     ServeRecipe,
     TuneRecipe,
 )
-from manta.sections.train import NewModel
+from manta.sections.model import NewModel
 
 GIB = 2**30
 # Assumptions, stated in every plan. Rates are useful operations per second (those of formulas.flops_per_token),
@@ -86,9 +86,10 @@ def _train(recipe: PretrainRecipe | FinetuneRecipe | TuneRecipe, figures: Figure
         figures["trials"] = trials
     if config is None or seq_len is None:
         return
-    if seq_len > config.get("max_position_embeddings", seq_len):
+    positions = formulas.max_positions(config)
+    if positions is not None and seq_len > positions:
         raise InputError(
-            f"rows of {seq_len} tokens exceed the model's {config['max_position_embeddings']} positions: set model.max_position_embeddings={seq_len}"
+            f"rows of {seq_len} tokens exceed the model's {positions} positions: set model.max_position_embeddings={seq_len}"
         )
     figures["parameters"] = formulas.num_parameters(config)
     moving = _trainable(recipe, config, figures["parameters"])
@@ -145,7 +146,8 @@ def _config(
 
     if isinstance(recipe.model, NewModel):
         presets.sizes(recipe.model)  # refuses sizes that do not fit each other
-        return presets.config(recipe.model, vocab_size, {}) if vocab_size else None
+        objective = recipe.objective.name if isinstance(recipe, PretrainRecipe) else "clm"
+        return presets.config(recipe.model, vocab_size, {}, objective) if vocab_size else None
     return _source_config("model.source", recipe.model.source, recipe.output, notes)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from manta.sections.base import NonNegative, Section
+from manta.sections.model import NewModel, SourceModel, new_or_source
+from manta.sections.objective import Clm, Pretraining
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.train import (
     Adapt,
@@ -19,8 +21,6 @@ from manta.sections.train import (
     EvaluateSettings,
     FinetuneData,
     Gate,
-    NewModel,
-    Objective,
     Optimizer,
     PretrainData,
     Schedule,
@@ -28,13 +28,11 @@ from manta.sections.train import (
     ServeModel,
     ServeResources,
     ServeSettings,
-    SourceModel,
     Stop,
     Task,
     TrainResources,
     TuneResources,
     Validate,
-    new_or_source,
 )
 
 
@@ -62,7 +60,7 @@ class PretrainRecipe(Recipe):
     model: Annotated[
         Annotated[NewModel, Tag("new")] | Annotated[SourceModel, Tag("source")], Discriminator(new_or_source)
     ] = NewModel()
-    objective: Objective = Objective()
+    objective: Pretraining = Clm(name="clm")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     batch: Batch

@@ -22,6 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "manta.train": (
         "manta.data.stream",
         "manta.data.shards",
+        "manta.data.views",
         "manta.models",
         "manta.objectives",
         "manta.tasks",

@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Trai
 
     from manta.data import tokenizer
     from manta.models import build, presets
-    from manta.sections.train import NewModel
+    from manta.sections.model import NewModel
 
     torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
     folder = tmp_path_factory.mktemp("trained")

@@ -16,6 +16,7 @@ from manta.data.layouts import denoising
 from manta.data.order import rows_of
 from manta.data.shards import Index, Noise, Shard, save_index, write_shard, write_table
 from manta.data.stream import Ahead, Feed, OrderedConfig, Part, read_steps, take
+from manta.data.views.spans import Corrupted
 from manta.errors import InputError
 from manta.storage import Folder
 
@@ -204,8 +205,8 @@ def test_hidden_spans_are_those_of_the_sample_and_new_in_each_epoch(tmp_path: Pa
     noise = Noise(tokens=12, hidden=4, spans=2, eos_id=1, sentinels=(98, 99))
     rows = np.random.default_rng(0).integers(2, 90, (10, 12)).astype(np.int32)
     split = {"train": (write_shard(folder, "train/0.parquet", {"input_ids": rows}),), "validation": ()}
-    save_index(folder, Index(11, 100, 1, None, 0, split, layout="denoising", columns=denoising.COLUMNS, noise=noise))
-    feed = Feed(folder.url, denoising.COLUMNS, batch=10, steps=2, seed=3)
+    save_index(folder, Index(11, 100, 1, None, 0, split, layout="denoising", noise=noise))
+    feed = Feed(folder.url, denoising.COLUMNS, batch=10, steps=2, seed=3, view=Corrupted(noise))
     found = read_steps(feed, np.arange(2), 0, 1)
     assert found["input_ids"].shape == (2, 10, noise.input_len) and found["labels"].shape == (2, 10, noise.target_len)
     for epoch in range(2):

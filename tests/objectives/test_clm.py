@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from manta.models.build import build
-from manta.models.presets import config
 from manta.objectives import OBJECTIVES
-from manta.sections.train import NewModel
+from tests.objectives import tiny
 
 loss_of, scored_of = OBJECTIVES["clm"]
 
@@ -47,8 +45,8 @@ def test_counts_without_labels() -> None:
 
 
 def test_equals_transformers() -> None:
-    model = build(config(NewModel(preset="llama-tiny"), 97, {}), seed=0)
-    input_ids = torch.randint(0, 97, (3, 33), generator=torch.Generator().manual_seed(2))
+    model = tiny.llama()
+    input_ids = torch.randint(0, tiny.VOCAB, (3, 33), generator=torch.Generator().manual_seed(2))
     labels = input_ids.clone()
     labels[1, 10:] = -100
     with torch.no_grad():
@@ -66,23 +64,17 @@ def test_the_first_token_of_a_document_is_not_scored() -> None:
     assert float(loss) == pytest.approx(float(by_hand[0, 2] + by_hand[1, 3] + by_hand[3, 5]), rel=1e-6)
 
 
-def llama() -> torch.nn.Module:
-    return build(config(NewModel(preset="llama-tiny"), 97, {}), seed=0)
+def test_a_split_batch_gives_the_same_sums() -> None:
+    tiny.split_alike(loss_of, tiny.llama(), {"input_ids": tiny.ids(5, 12)})
 
 
-def gpt2() -> torch.nn.Module:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=97, n_positions=64, n_embd=32, n_layer=2, n_head=2))
-
-
-@pytest.mark.parametrize("make", [llama, gpt2])
+@pytest.mark.parametrize("make", [tiny.llama, tiny.gpt2])
 def test_documents_in_a_row_do_not_see_each_other(make: Callable[[], torch.nn.Module]) -> None:
     """The loss of a row with three documents is the sum of the losses of each alone, whatever stands beside it."""
-    model = make().eval()
+    model = make()
     documents = [
-        torch.randint(0, 97, (1, length), generator=torch.Generator().manual_seed(length)) for length in (9, 14, 5)
+        torch.randint(0, tiny.VOCAB, (1, length), generator=torch.Generator().manual_seed(length))
+        for length in (9, 14, 5)
     ]
     row = {
         "input_ids": torch.cat(documents, dim=1),

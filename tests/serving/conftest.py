@@ -16,7 +16,7 @@ def tiny_model(tmp_path_factory) -> Path:
     """A Hugging Face directory with 2 layers and a byte-level tokenizer."""
     from manta.data import tokenizer
     from manta.models import build, presets
-    from manta.sections.train import NewModel
+    from manta.sections.model import NewModel
 
     folder = tmp_path_factory.mktemp("tiny-model")
     tokenizer.train(iter(["the quick brown fox jumps over the lazy dog"] * 8), 512, folder)

@@ -127,7 +127,7 @@ def test_evaluation_leaves_training_alone() -> None:
     train(evaluated, range(2))
     rows = batch(9)
     rows["labels"] = np.where(np.arange(SEQ) < 8, -100, rows["input_ids"]).astype(np.int32)
-    loss, scored = evaluated.evaluate(rows)
+    (loss,), (scored,) = evaluated.evaluate(rows)
     assert scored == ROWS * 8
     assert loss / scored == pytest.approx(np.log(VOCAB), rel=0.2)
     assert train(plain, range(2, 4)) == train(evaluated, range(2, 4))

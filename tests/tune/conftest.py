@@ -13,7 +13,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face directory of a random model with a byte-level tokenizer."""
     from manta.data import tokenizer
     from manta.models import build, presets
-    from manta.sections.train import NewModel
+    from manta.sections.model import NewModel
 
     folder = tmp_path_factory.mktemp("tiny")
     tokenizer.train(iter(["a"]), 300, folder)

@@ -75,7 +75,7 @@ class Index:
     splits: dict[str, tuple[Shard, ...]]
     mixture: tuple[Share, ...] = ()  # of the training split, in its order; empty: an epoch shows every row once
     layout: str = "concat"
-    columns: tuple[str, ...] = (COLUMN,)  # of a sample: the shards' own, but where `noise` makes them
+    columns: tuple[str, ...] = (COLUMN,)
     noise: Noise | None = None
 
     def epoch_rows(self) -> int:

@@ -22,12 +22,13 @@ import numpy as np
 import ray.train
 
 from manta.data import mixture, order
-from manta.data.layouts import denoising
-from manta.data.shards import COLUMN, INDEX, Index, Shard, load_index, to_numpy
+from manta.data.shards import INDEX, Index, Shard, load_index, to_numpy
 from manta.storage import Folder
 
 if TYPE_CHECKING:
     from ray.data import Dataset
+
+    from manta.data.views import View
 
 BLOCK_BYTES = 4 * 2**20  # of rows in a block: large enough to amortise a task, small enough to hold several
 READERS = 2  # tasks of a rank at a time: each is a process, which needs a second of a core to start
@@ -45,6 +46,7 @@ class Feed:
     batch: int  # rows of a global batch
     steps: int  # of the whole run
     seed: int
+    view: View | None = None  # what makes `columns` of those that are stored
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -105,20 +107,18 @@ def _take(
     return out
 
 
-def samples_of(
-    folder: str, index: Index, split: str, rows: np.ndarray, samples: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
-    """What is trained on at these global sample indices, int64 (n,), of these rows: {column of the index: int32 (n, ...)}."""
-    return _samples(folder, index, split, _ends(index.splits[split]), rows, samples, seed)
+def viewed(feed: Feed, index: Index, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """These rows of a split as they are trained on, each as the sample of its own number: {column: int32 (n, ...)}."""
+    return _viewed(feed, index, split, _ends(index.splits[split]), rows, rows)
 
 
-def _samples(
-    folder: str, index: Index, split: str, ends: np.ndarray, rows: np.ndarray, samples: np.ndarray, seed: int
+def _viewed(
+    feed: Feed, index: Index, split: str, ends: np.ndarray, rows: np.ndarray, samples: np.ndarray
 ) -> dict[str, np.ndarray]:
-    if index.noise is None:
-        return _take(folder, index, split, ends, rows, index.columns)
-    stored = _take(folder, index, split, ends, rows, (COLUMN,))[COLUMN]
-    return denoising.corrupt(stored, samples, seed, index.noise)
+    if feed.view is None:
+        return _take(feed.shards, index, split, ends, rows, feed.columns)
+    stored = _take(feed.shards, index, split, ends, rows, feed.view.columns_in)
+    return feed.view(stored, samples, feed.seed)
 
 
 def epoch_order(index: Index, samples: np.ndarray, seed: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def read_steps(feed: Feed, steps: np.ndarray, rank: int, workers: int) -> dict[s
     index, ends = _index(feed.shards, _version(feed.shards))
     samples = order.step_samples(steps, feed.batch, rank, workers)
     rows = epoch_order(index, samples.ravel(), feed.seed).reshape(samples.shape)
-    found = _samples(feed.shards, index, "train", ends, rows.ravel(), samples.ravel(), feed.seed)
+    found = _viewed(feed, index, "train", ends, rows.ravel(), samples.ravel())
     return {"step": steps} | {name: found[name].reshape(*rows.shape, *found[name].shape[1:]) for name in feed.columns}
 
 

@@ -166,7 +166,7 @@ def _index(recipe: PrepareRecipe, known: tokenizer.Facts, packed: list[Item]) ->
     layout = recipe.data.layout
     noise, columns = None, next((item["columns"] for item in packed if item["shard"]), [shards.COLUMN])
     if layout.kind == "denoising":
-        noise, columns = denoising.noise(layout, seq_len, known), denoising.COLUMNS
+        noise = denoising.noise(layout, seq_len, known)
     index = shards.Index(
         seq_len,
         known.vocab_size,

@@ -1,67 +1,165 @@
-"""Parameter counts, floating-point operations and training memory of a Llama-family model, from its config.json alone."""
+"""Parameter counts, floating-point operations and training memory of a model, from its config.json alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from manta.models.families import BY_NAME, Config, Shape, Stack
 
 BYTES = {"bf16": 2, "fp32": 4}
+# Decoder tokens for each token of the encoder, where the caller does not say: T5's 114 for 512 (arXiv:1910.10683).
+TARGET_SHARE = 114 / 512
+# An LSTM's isolated documents cost a step before each and a copy of each layer's input: measured at 80 to 90 tokens each.
+ISOLATED_STATES = 1.25
 
 
-def num_parameters(config: Mapping[str, Any]) -> int:
-    """Trainable weights of a LlamaForCausalLM of this configuration (tied embeddings counted once)."""
-    hidden, layers, heads = config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or hidden // heads
-    attention = hidden * head_dim * (2 * heads + 2 * kv_heads)  # queries, output; keys, values
-    feed_forward = 3 * hidden * config["intermediate_size"]  # gate, up, down
-    embeddings = config["vocab_size"] * hidden * (1 if config.get("tie_word_embeddings") else 2)
-    return int(layers * (attention + feed_forward + 2 * hidden) + embeddings + hidden)
+def shape(config: Config) -> Shape:
+    """What a configuration costs, in plain numbers. Loads torch only for types that are no family of ours."""
+    name = config["model_type"]
+    if name in BY_NAME:
+        return BY_NAME[name].shape(config)
+    from manta.models import others
+
+    return others.shape(config)
 
 
-def flops_per_token(config: Mapping[str, Any], seq_len: int) -> int:
-    """Operations of one trained token, forward and backward: 6 N + 12 L H Q T (PaLM, arXiv:2204.02311, appendix B).
+def num_parameters(config: Config) -> int:
+    """Trainable weights of the class that the configuration names (tied embeddings counted once), exactly."""
+    return shape(config).total
 
-    N counts the weights that multiply: all but an untied input embedding's table, which is looked up. The second term
-    is attention's, over L layers, H heads of width Q and T positions.
+
+def max_positions(config: Config) -> int | None:
+    """The longest row in tokens; None where there is no limit, as with relative positions or an LSTM."""
+    family = BY_NAME.get(config["model_type"])
+    keys = family.positions if family else ("max_position_embeddings", "n_positions")
+    return next((int(config[key]) for key in keys if config.get(key)), None)
+
+
+# --- operations ------------------------------------------------------------------------------------------------------
+
+
+def flops_per_row(config: Config, seq_len: int, target_len: int | None = None, scored: float = 1.0) -> int:
+    """Operations of one trained row, forward and backward: 6 N + 12 L H Q T a token (PaLM, arXiv:2204.02311, appendix B).
+
+    N counts the weights that multiply the token: all but the tables that are looked up (an untied input embedding,
+    positions) and BERT's heads for pairs. The second term is attention's, over L layers, H heads of width Q and T
+    positions; as in PaLM it is not halved for decoders, whose tokens do not see those after them. An encoder-decoder's
+    encoder works on `seq_len` tokens and its decoder on `target_len` (None: T5's share of seq_len); the keys and
+    values of the attention between them are of the encoder's tokens, its queries of the decoder's. `scored` is the
+    share of the predicted positions whose logits are computed at all (mlm and nsp: the masked ones).
     """
-    weights = num_parameters(config)
-    if not config.get("tie_word_embeddings"):
-        weights -= config["vocab_size"] * config["hidden_size"]
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    return int(6 * weights + 12 * config["num_hidden_layers"] * heads * head_dim * seq_len)
+    found = shape(config)
+    total = _blocks(found.main, seq_len)
+    head = found.head - round((1.0 - scored) * found.vocab * found.main.width)
+    if found.decoder is None:
+        return total + 6 * head * seq_len
+    target = _target(seq_len, target_len)
+    total += _blocks(found.decoder, target) + 6 * head * target
+    between = 12 * found.decoder.heads * found.decoder.head_dim * target * seq_len
+    return total + found.decoder.layers * (6 * found.decoder.memory_weights * seq_len + between)
+
+
+def flops_per_token(config: Config, seq_len: int, target_len: int | None = None, scored: float = 1.0) -> int:
+    """`flops_per_row` over the `seq_len` tokens of a row, which are those that training counts (the encoder's)."""
+    return flops_per_row(config, seq_len, target_len, scored) // seq_len
+
+
+def _blocks(stack: Stack, tokens: int) -> int:
+    return stack.layers * (6 * stack.weights * tokens + 12 * stack.heads * stack.head_dim * tokens * tokens)
+
+
+def _target(seq_len: int, target_len: int | None) -> int:
+    return round(TARGET_SHARE * seq_len) if target_len is None else target_len
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def activations(
+    config: Config,
+    seq_len: int,
+    precision: str,
+    *,
+    target_len: int | None = None,
+    isolated: bool = False,
+    checkpointing: bool = False,
+    gpu: bool = False,
+) -> int:
+    """Bytes of one row that the forward pass leaves for the backward pass, without the logits.
+
+    After Korthikanti et al. (arXiv:2205.05198, equation 2), with the values that PyTorch's kernels keep for each
+    family. Fused attention keeps no probabilities; `isolated` documents add its mask, once a layer. On a CPU attention
+    with dropout or with a learnt bias (T5) is not fused and keeps them, and a dropout mask has a value's width; on a
+    GPU it has one byte. With `checkpointing` only each block's input stays, and one block is there in full when it is
+    computed again. Left out is what does not grow with the number of rows: T5's buckets of relative positions.
+    """
+    found, size = shape(config), BYTES[precision]
+    options = {"dropout": found.dropout, "isolated": isolated, "gpu": gpu}
+    target = _target(seq_len, target_len)
+    stacks = [(found.main, seq_len, 0)] + ([(found.decoder, target, seq_len)] if found.decoder else [])
+    outside = sum(tokens * _values(s.outer, s.outer_upcast, s.outer_dropped, size, options) for s, tokens, _ in stacks)
+    blocks = [_block(stack, tokens, memory, size, options) for stack, tokens, memory in stacks]
+    if checkpointing:
+        inputs = sum(stack.layers * tokens * stack.width * size for stack, tokens, _ in stacks)
+        return outside + inputs + max(blocks)
+    return outside + sum(stack.layers * block for (stack, _, _), block in zip(stacks, blocks, strict=True))
+
+
+def _block(stack: Stack, tokens: int, memory: int, size: int, options: dict[str, bool]) -> int:
+    """Bytes that one block keeps of `tokens` tokens of a row, whose encoder's output has `memory`."""
+    dropout, wide = options["dropout"], BYTES["fp32"]
+    copied = stack.copied if dropout else 0
+    linear = tokens * (_values(stack.kept, stack.upcast, stack.dropped, size, options) + copied * size)
+    linear += memory * stack.memory_kept * size
+    if not stack.heads:
+        return round(linear * ISOLATED_STATES) if options["isolated"] else linear
+    if options["gpu"] or not (dropout or stack.biased):
+        return linear + (size * tokens * tokens if options["isolated"] else 0)
+    # Not fused: it works in fp32 on queries, keys and values. With dropout it keeps the probabilities, their mask and
+    # their product, and the attention to the encoder's output is of the same kind.
+    upcast = 3 * tokens + (tokens + 2 * memory if dropout and memory else 0)
+    linear += upcast * stack.heads * stack.head_dim * (wide - size)
+    pairs = 3 * tokens * (tokens + memory) if dropout else tokens * tokens
+    return linear + wide * stack.heads * pairs
+
+
+def _values(kept: int, upcast: int, dropped: int, size: int, options: dict[str, bool]) -> int:
+    """Bytes of `kept` values, of which `upcast` are fp32, and of the masks of `dropped` values."""
+    masks = dropped * (1 if options["gpu"] else size) if options["dropout"] else 0
+    return kept * size + upcast * (BYTES["fp32"] - size) + masks
 
 
 def training_memory(
-    config: Mapping[str, Any],
+    config: Config,
     seq_len: int,
     micro_batch: int,
     workers: int,
     zero_stage: int,
     precision: str,
     trainable: int | None = None,
+    *,
+    target_len: int | None = None,
+    scored: float = 1.0,
+    isolated: bool = False,
+    checkpointing: bool = False,
+    gpu: bool = False,
 ) -> dict[str, int]:
     """Bytes one worker needs, by part. `trainable` is the number of weights that move (default: all).
 
     ZeRO (arXiv:1910.02054): stage 1 spreads the optimizer's state over the workers, 2 also the gradients, 3 also the
     weights. The optimizer holds AdamW's two moments in fp32, and with bf16 the fp32 master weights as well. Activations
-    follow Korthikanti et al. (arXiv:2205.05198, equation 2) with flash attention, plus the logits in fp32 twice
+    are those of `activations`, plus the logits of the `scored` share of the predicted positions and in fp32 twice
     (themselves and their gradient).
     """
-    weights = num_parameters(config)
-    moving = weights if trainable is None else trainable
+    found = shape(config)
+    moving = found.total if trainable is None else trainable
     size = BYTES[precision]
-    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
-    inner = config["intermediate_size"]
-    tokens = seq_len * micro_batch
-    # Per token and layer: inputs of two norms, of q/k/v, of the output projection and of the MLP, q, k, v; gate, up,
-    # their product and the activation.
-    activations = tokens * layers * size * (8 * hidden + 4 * inner)
-    logits = tokens * config["vocab_size"] * (size + 2 * 4)
+    kept = activations(
+        config, seq_len, precision, target_len=target_len, isolated=isolated, checkpointing=checkpointing, gpu=gpu
+    )
+    predicted = seq_len if found.decoder is None else _target(seq_len, target_len)
+    logits = round(scored * predicted) * found.vocab * (size + 2 * BYTES["fp32"])
     return {
-        "weights": weights * size // (workers if zero_stage == 3 else 1),
+        "weights": found.total * size // (workers if zero_stage == 3 else 1),
         "gradients": moving * size // (workers if zero_stage >= 2 else 1),
         "optimizer": moving * (8 + (4 if precision == "bf16" else 0)) // (workers if zero_stage >= 1 else 1),
-        "activations": activations + logits,
+        "activations": micro_batch * (kept + logits),
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from manta.artifact import Resolved
+from manta.errors import InputError
 from manta.storage import Folder
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -35,9 +37,43 @@ def model_config(url: str) -> dict[str, Any]:
     return dict(json.loads(Folder(url).read_text("config.json")))
 
 
-def load(folder: Path, precision: str = "fp32") -> Any:
-    """The causal language model of a local Hugging Face directory, in `precision` (bf16 or fp32), on the CPU."""
-    import torch
-    from transformers import AutoModelForCausalLM
+def load(
+    folder: Path,
+    precision: str = "fp32",
+    objective: str = "clm",
+    seed: int = 0,
+    note: Callable[[str], Any] = warnings.warn,
+) -> Any:
+    """The model of a local Hugging Face directory for `objective`, in `precision` (bf16 or fp32), on the CPU.
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, DTYPES[precision]), local_files_only=True)
+    Heads that the objective needs and the directory lacks (BERT's for sentence pairs) start from `seed`, the same on all
+    workers, and `note` is called with a sentence that says so. Raises InputError if the objective does not train models
+    of this type, or weights of the model itself are missing.
+    """
+    import torch
+
+    from manta.models import classes
+
+    auto = classes.auto(json.loads((folder / "config.json").read_text(encoding="utf-8")), objective)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, found = auto.from_pretrained(
+            folder, dtype=getattr(torch, DTYPES[precision]), local_files_only=True, output_loading_info=True
+        )
+    missing = sorted(found["missing_keys"])
+    if lacking := [name for name in missing if not _in_head(model, name)]:
+        raise InputError(
+            f"model.source = {str(folder)!r} lacks {len(lacking)} weights of its own config.json, {lacking[0]} among them: "
+            "name a directory that is whole"
+        )
+    if missing:
+        note(f"{type(model).__name__} starts with new weights for objective.name = {objective!r}: {', '.join(missing)}")
+    return model
+
+
+def _in_head(model: Any, name: str) -> bool:
+    """Whether a weight lies beside the model's body: in an output layer, or in the pooler that only pairs of text need."""
+    body = model.base_model_prefix
+    if not hasattr(model, body):
+        return bool(name.startswith("lm_head."))
+    return not name.startswith(f"{body}.") or name.startswith(f"{body}.pooler.")

@@ -1,14 +1,112 @@
-"""Training objectives: a model and a batch in, the sum of token losses and the number of scored tokens out."""
+"""Training objectives: a model and a batch in, sums of losses and the numbers of what is scored out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from manta.errors import InputError, Problem
 from manta.objectives.clm import clm, clm_scored
+from manta.objectives.denoising import denoising
+from manta.objectives.distillation import distillation
+from manta.objectives.mlm import labels_scored, mlm
+from manta.objectives.multi_mlm import attach as add_predecessor
+from manta.objectives.multi_mlm import detach as drop_predecessor
+from manta.objectives.multi_mlm import multi_mlm, multi_mlm_scored
+from manta.objectives.nsp import nsp, nsp_scored
+from manta.objectives.sums import NOT_SCORED, mean
+from manta.sections.objective import Denoising, Distillation, MultiMlm, Objective
 
-# name -> (loss, how many tokens of a batch it scores). Sums, not means: the loop divides by the tokens of the whole
-# global batch, so the loss does not depend on how rows are spread over workers and accumulation steps.
-OBJECTIVES: dict[str, tuple[Callable[..., Any], Callable[..., int]]] = {"clm": (clm, clm_scored)}
-# What each can be trained on: layouts of `data.layout`.
-LAYOUTS: dict[str, tuple[str, ...]] = {"clm": ("concat", "best_fit")}
+__all__ = ["LAYOUTS", "NOT_SCORED", "OBJECTIVES", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems"]  # fmt: skip
+
+# (model, batch of tensors) -> (sums, counts), both scalars or both (parts,), float32 and int64.
+Loss = Callable[..., tuple[Any, Any]]
+Scored = Callable[[Mapping[str, Any]], int | tuple[int, ...]]
+
+
+class Entry(NamedTuple):
+    """An objective. Sums, not means: the loop divides by the counts of the whole global batch, so the loss does not
+    depend on how rows are spread over workers and accumulation steps. Of several parts the loss is the sum of means."""
+
+    loss: Loss  # settings that it needs are bound by `loss_of`
+    scored: Scored  # batch of numpy arrays -> the counts that the loss returns for it
+    parts: tuple[str, ...]  # what the sums are of
+    families: tuple[str, ...]  # of models that it suits
+    layouts: tuple[str, ...]  # of rows, `data.layout`, that it can be trained on
+    head: str  # the class of Transformers that models of it are made by
+
+
+DECODERS = ("llama", "gpt2", "lstm")
+ENCODERS = ("bert",)
+BOTH = ("t5", "bart")
+TEXT = ("concat", "best_fit")
+PAIRS = ("sentence_pairs",)
+# Of `denoising`, by its method.
+METHODS: dict[str, tuple[str, ...]] = {"spans": ("denoising",), "infilling": TEXT}
+
+TABLE: dict[str, Entry] = {
+    "clm": Entry(clm, clm_scored, ("tokens",), DECODERS, TEXT, "AutoModelForCausalLM"),
+    "mlm": Entry(mlm, labels_scored, ("tokens",), ENCODERS, TEXT + PAIRS, "AutoModelForMaskedLM"),
+    "nsp": Entry(nsp, nsp_scored, ("tokens", "pairs"), ENCODERS, PAIRS, "AutoModelForPreTraining"),
+    "multi_mlm": Entry(multi_mlm, multi_mlm_scored, ("tokens", "predecessors"), ENCODERS, TEXT + PAIRS, "AutoModelForMaskedLM"),
+    "denoising": Entry(denoising, labels_scored, ("tokens",), BOTH, METHODS["spans"] + TEXT, "AutoModelForSeq2SeqLM"),
+    "distillation": Entry(distillation, clm_scored, ("tokens",), DECODERS, TEXT, "AutoModelForCausalLM"),
+}  # fmt: skip
+OBJECTIVES: dict[str, tuple[Loss, Scored]] = {name: (entry.loss, entry.scored) for name, entry in TABLE.items()}
+LAYOUTS: dict[str, tuple[str, ...]] = {name: entry.layouts for name, entry in TABLE.items()}
+
+
+def loss_of(objective: Objective, teacher: Callable[..., Any] | None = None) -> Loss:
+    """The objective's loss with its settings: (model, batch) -> (sums, counts).
+
+    `teacher` is what `distillation` asks; raises InputError if that has none.
+    """
+    loss = TABLE[objective.name].loss
+    if isinstance(objective, MultiMlm):
+        return functools.partial(loss, predecessor_weight=objective.predecessor_weight)
+    if isinstance(objective, Distillation):
+        if teacher is None:
+            raise InputError("objective.name = 'distillation' needs a teacher to learn from, and there is none here")
+        return functools.partial(
+            loss, teacher=teacher, temperature=objective.temperature, hard_weight=objective.hard_weight
+        )
+    return loss
+
+
+def attach(objective: Objective, model: Any, seed: int) -> Any:
+    """What is to be trained: the model, with the layers that only the objective needs; equal on all workers."""
+    return add_predecessor(model, seed) if isinstance(objective, MultiMlm) else model
+
+
+def detach(objective: Objective, model: Any, weights: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """What is to be kept: (model, its weights) without those layers. `model` is what `attach` returned."""
+    return drop_predecessor(model, weights) if isinstance(objective, MultiMlm) else (model, weights)
+
+
+def layouts(objective: Objective) -> tuple[str, ...]:
+    """The layouts of rows that an objective can be trained on."""
+    return METHODS[objective.method.kind] if isinstance(objective, Denoising) else TABLE[objective.name].layouts
+
+
+def problems(objective: Objective, family: str, layout: str) -> Iterator[Problem]:
+    """Why a model of `family` cannot be trained to this on rows of `layout`, each with what to do about it."""
+    entry = TABLE[objective.name]
+    if family not in entry.families:
+        suited = [name for name, other in TABLE.items() if family in other.families and name != "distillation"]
+        other = f", or for {family} objective.name={_either(suited)}" if suited else ""
+        yield Problem(
+            "objective.name",
+            objective.name,
+            f"a {family} model cannot be trained to this: set model.family={_either(entry.families)}{other}",
+        )
+    if layout not in (fitting := layouts(objective)):
+        yield Problem(
+            "objective.name",
+            objective.name,
+            f"cannot be trained on rows of layout {layout!r}: prepare the shards with data.layout.kind={_either(fitting)}",
+        )
+
+
+def _either(names: tuple[str, ...] | list[str]) -> str:
+    return " or ".join(names)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from manta.objectives.sums import NOT_SCORED, cross_entropy
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-NOT_SCORED = -100
 
 
 def clm(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,19 +20,19 @@ def clm(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, to
     begins: its first token is not scored, and Transformers' models keep its attention within it. Both results are
     scalars: float32 nats, int64.
     """
-    import torch
+    inputs, targets = shifted(batch)
+    logits = model(**inputs, use_cache=False).logits[:, :-1]  # (batch, seq - 1, vocab)
+    return cross_entropy(logits, targets)
 
-    input_ids = batch["input_ids"].long()  # (batch, seq)
-    targets = batch.get("labels", input_ids)[:, 1:].long()  # (batch, seq - 1)
-    more = {}
+
+def shifted(batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What the model reads, and what its first seq - 1 positions are to predict: int64 (batch, seq - 1)."""
+    inputs = {"input_ids": batch["input_ids"].long()}  # (batch, seq)
+    targets = batch.get("labels", inputs["input_ids"])[:, 1:].long()
     if "position_ids" in batch:
-        more["position_ids"] = batch["position_ids"].long()  # (batch, seq)
-        targets = targets.masked_fill(more["position_ids"][:, 1:] == 0, NOT_SCORED)
-    logits = model(input_ids=input_ids, use_cache=False, **more).logits[:, :-1]  # (batch, seq - 1, vocab)
-    loss = torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.size(-1)).float(), targets.reshape(-1), ignore_index=NOT_SCORED, reduction="sum"
-    )
-    return loss, (targets != NOT_SCORED).sum()
+        inputs["position_ids"] = batch["position_ids"].long()  # (batch, seq)
+        targets = targets.masked_fill(inputs["position_ids"][:, 1:] == 0, NOT_SCORED)
+    return inputs, targets
 
 
 def clm_scored(batch: Mapping[str, np.ndarray]) -> int:

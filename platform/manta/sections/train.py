@@ -21,33 +21,6 @@ from manta.sections.base import (
 # --- models and training ---------------------------------------------------------------------------------------------
 
 
-class NewModel(Section):
-    """A model from scratch: a preset, with any size overridden."""
-
-    family: Literal["llama"] = "llama"
-    preset: Literal["llama-tiny", "llama-7m", "llama-30m", "llama-135m", "llama-1b", "llama-7b"] = "llama-7m"
-    hidden_size: Positive | None = None
-    intermediate_size: Positive | None = None
-    num_layers: Positive | None = None
-    num_heads: Positive | None = None
-    num_kv_heads: Positive | None = None
-    max_position_embeddings: Positive | None = None
-    tie_embeddings: bool | None = None
-
-
-class SourceModel(Section):
-    source: Model = Field(description="artifact name, path, URL or package:NAME")
-
-
-def new_or_source(value: object) -> str:
-    keys = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
-    return "source" if "source" in keys or isinstance(value, SourceModel) else "new"
-
-
-class Objective(Section):
-    name: Literal["clm"] = "clm"
-
-
 class Optimizer(Section):
     name: Literal["adamw"] = "adamw"
     lr: PositiveFloat = 1.0e-3

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from manta.objectives import mean
 from manta.sections.train import Optimizer, TrainResources
 from manta.train import shm_op, zero
 
@@ -89,8 +90,10 @@ class Engine:
                 for name, values in batch.items()
             }
 
-    def step(self, batch: Mapping[str, Any], scored: int, lr: float) -> tuple[float, float]:
-        """One optimizer step on this rank's rows, with the loss averaged over the `scored` tokens of *all* ranks.
+    def step(self, batch: Mapping[str, Any], scored: list[float], lr: float) -> tuple[float, float]:
+        """One optimizer step on this rank's rows, with the loss averaged over what is `scored` on *all* ranks.
+
+        `scored` has a count for each part of the objective, of which the loss is the sum of means.
 
         Returns this rank's share of the loss (nats; the shares of all ranks add up to the global mean) and the global
         gradient norm before clipping.
@@ -102,8 +105,8 @@ class Engine:
         self.engine.train()
         total, norm = 0.0, None
         for micro in self._micro_batches(batch):
-            loss, _ = self.objective(self.engine, micro)
-            loss = loss / scored
+            sums, _ = self.objective(self.engine, micro)
+            loss = mean(sums, scored)
             # DeepSpeed averages gradients over the workers; the mean over tokens is taken here already.
             self.engine.backward(loss * self.resources.workers, scale_wrt_gas=False)
             if not self.keeps_norm and self.engine.is_gradient_accumulation_boundary():
@@ -113,18 +116,18 @@ class Engine:
             total += float(loss.detach())
         return total, float(self.engine.get_global_grad_norm() if norm is None else norm)
 
-    def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, int]:
-        """Sum of token losses and number of scored tokens over this rank's rows, without training."""
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+        """Sums of losses and numbers of what is scored over this rank's rows, one of each part, without training."""
         import torch
 
         self.engine.eval()
-        loss, scored = 0.0, 0
+        losses, scored = [], []
         with torch.no_grad():
             for micro in self._micro_batches(batch):
-                micro_loss, micro_scored = self.objective(self.engine, micro)
-                loss += float(micro_loss)
-                scored += int(micro_scored)
-        return loss, scored
+                sums, counts = self.objective(self.engine, micro)
+                losses.append(sums.double().reshape(-1))
+                scored.append(counts.double().reshape(-1))
+        return torch.stack(losses).sum(0).tolist(), torch.stack(scored).sum(0).tolist()
 
     def save(self, parent: Path, tag: str) -> None:
         """Write this rank's part of a checkpoint to parent/tag. All ranks must call it."""

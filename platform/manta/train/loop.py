@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from manta.data.shards import load_index
-from manta.data.stream import Ahead, batches, samples_of
+from manta.data.stream import Ahead, Feed, batches, viewed
 from manta.errors import MantaError, StageFailed
-from manta.objectives import OBJECTIVES
+from manta.objectives import NOT_SCORED, TABLE, attach, detach, loss_of
 from manta.schema import FinetuneRecipe, PretrainRecipe
+from manta.sections.objective import Clm, Objective
 from manta.storage import Folder
 from manta.train import checkpoint
 from manta.train.schedule import learning_rate
 
 MAILBOX_SECONDS = 0.25
+SCORED = {"labels", "predecessor_labels", "next_sentence_label"}  # columns that say what is scored
 # Everything but the weights that makes a Hugging Face directory usable by itself.
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -40,9 +42,7 @@ class Job:
 
     recipe: PretrainRecipe | FinetuneRecipe
     folder: str  # the run's own
-    shards: str  # folder with shards.json
-    columns: tuple[str, ...]
-    steps: int
+    feed: Feed  # of all steps
     accumulation: int
     config: dict[str, Any] | None  # content of config.json of a model from scratch
     source: str | None  # Hugging Face directory of a model to start from
@@ -63,7 +63,7 @@ def train(job: Job) -> dict[str, Any]:
     import ray.train
 
     stream = ray.train.get_dataset_shard("train")
-    ahead = Ahead(batches(stream, job.columns)) if stream is not None else None  # starts reading now
+    ahead = Ahead(batches(stream, job.feed.columns)) if stream is not None else None  # starts reading now
     state = checkpoint.newest(Folder(job.folder))
 
     import torch
@@ -74,10 +74,11 @@ def train(job: Job) -> dict[str, Any]:
     recipe, folder, rank = job.recipe, Folder(job.folder), ray.train.get_context().get_world_rank()
     resources = recipe.resources
     engines.prepare_process(resources)
-    objective, count_scored = OBJECTIVES[recipe.objective.name if isinstance(recipe, PretrainRecipe) else "clm"]
+    objective = recipe.objective if isinstance(recipe, PretrainRecipe) else Clm(name="clm")
+    entry = TABLE[objective.name]
     universal = state is not None and checkpoint.needs_conversion(state, resources.workers, resources.zero_stage)
-    model = _model(job)
-    engine = engines.Engine(model, objective, recipe.optimizer, resources, job.accumulation, universal)
+    model = attach(objective, _model(job, objective, _noter(job, rank)), recipe.seed)
+    engine = engines.Engine(model, loss_of(objective), recipe.optimizer, resources, job.accumulation, universal)
     step = 0
     if state is not None:
         step = state.step
@@ -90,16 +91,16 @@ def train(job: Job) -> dict[str, Any]:
     validation = _validation_rows(job, rank)
     resumed_from, stopping, started, trained_seconds = step, False, time.monotonic(), 0.0
 
-    while step < job.steps and not stopping:
+    while step < job.feed.steps and not stopping:
         assert ahead is not None
         began, waited = time.monotonic(), ahead.waited
         found, batch = next(ahead)
         if found != step:
             raise RuntimeError(f"the stream delivered step {found}, but the model stands at step {step}")
         torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
-        lr = learning_rate(step, job.steps, recipe.optimizer.lr, recipe.schedule)
-        (scored,) = _global_sum([count_scored(batch)], engine.device)
-        share, norm = engine.step(batch, max(1, int(scored)), lr)
+        lr = learning_rate(step, job.feed.steps, recipe.optimizer.lr, recipe.schedule)
+        scored = _global_sum(np.atleast_1d(entry.scored(batch)).tolist(), engine.device)
+        share, norm = engine.step(batch, scored, lr)
         stop_wish = driver.stop_wished() if driver else False
         loss, stop_votes = _global_sum([share, float(stop_wish)], engine.device)
         step, stopping = step + 1, stop_votes > 0
@@ -124,19 +125,19 @@ def train(job: Job) -> dict[str, Any]:
             )
             driver.report(step, loss, speed, wait)
 
-        at_end = step == job.steps
+        at_end = step == job.feed.steps
         if (step % recipe.evaluate.every_steps == 0 or at_end) and validation:
-            loss, scored = _validate(engine, validation)
+            figures_now = _validate(engine, validation, entry.parts)
             if metrics:
-                metrics.add("validation", step, loss=loss, perplexity=math.exp(min(loss, 700.0)), tokens=scored)
+                metrics.add("validation", step, **figures_now)
         if step % recipe.checkpoint.every_steps == 0 or at_end or stopping:
             if metrics:
                 metrics.sync()
             here = checkpoint.State(step, resources.workers, resources.zero_stage, metrics.lines if metrics else 0)
             checkpoint.save(folder, here, engine.save, rank, torch.distributed.barrier, recipe.checkpoint.keep)
 
-    figures: dict[str, Any] = {"stopped": step < job.steps, "step": step}
-    if step == job.steps:
+    figures: dict[str, Any] = {"stopped": step < job.feed.steps, "step": step}
+    if step == job.feed.steps:
         _export(job, engine, model, folder)
     if metrics and not figures["stopped"]:
         figures |= _figures(job, metrics.last, model, resumed_from, trained_seconds, time.monotonic() - started)
@@ -148,25 +149,30 @@ def train(job: Job) -> dict[str, Any]:
 # --- what the loop is made of ----------------------------------------------------------------------------------------
 
 
-def _model(job: Job) -> Any:
+def _model(job: Job, objective: Objective, note: Callable[[str], Any]) -> Any:
     """The model as training starts: from scratch or from a source, adapted if the recipe says so; equal on all ranks."""
     import torch
 
     if job.config is not None:
         from manta.models.build import build
 
-        return build(job.config, job.recipe.seed)
+        return build(job.config, job.recipe.seed, objective.name)
     from manta.models.load import load
 
     assert job.source is not None
     with Folder(job.source).local() as path:
-        model = load(path, job.recipe.optimizer.precision)
+        model = load(path, job.recipe.optimizer.precision, objective.name, job.recipe.seed, note)
     if isinstance(job.recipe, FinetuneRecipe):
         from manta import adapt
 
         torch.manual_seed(job.recipe.seed)
         model = adapt.apply(model, job.recipe.adapt)
     return model
+
+
+def _noter(job: Job, rank: int) -> Callable[[str], Any]:
+    """Tells the driver something, once: on rank 0."""
+    return lambda text: job.mailbox.put.remote({"note": text}) if rank == 0 else None
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
@@ -185,24 +191,28 @@ def _global_sum(values: list[float], device: Any) -> list[float]:
 
 def _validation_rows(job: Job, rank: int) -> dict[str, np.ndarray]:
     """This rank's rows of the validation split, int32 (rows, ...), as many on each rank: what lacks is not scored."""
-    index, resources = load_index(job.shards), job.recipe.resources
+    index, resources = load_index(job.feed.shards), job.recipe.resources
     total = min(index.rows("validation"), job.recipe.evaluate.max_rows)
     if total == 0:
         return {}
     share = math.ceil(total / resources.workers)
     mine = np.arange(rank * share, (rank + 1) * share)
-    mine_or_last = np.minimum(mine, total - 1)
-    rows = samples_of(job.shards, index, "validation", mine_or_last, mine_or_last, job.recipe.seed)
+    rows = viewed(job.feed, index, "validation", np.minimum(mine, total - 1))
     rows.setdefault("labels", rows["input_ids"].copy())
-    rows["labels"][mine >= total] = -100
+    for name in SCORED & rows.keys():
+        rows[name][mine >= total] = NOT_SCORED
     return rows
 
 
-def _validate(engine: Any, rows: dict[str, np.ndarray]) -> tuple[float, int]:
-    """Mean loss (nats a token) over the validation rows of all ranks, and how many tokens were scored."""
-    loss, scored = engine.evaluate(rows)
-    loss, scored = _global_sum([loss, scored], engine.device)
-    return loss / max(1.0, scored), int(scored)
+def _validate(engine: Any, rows: dict[str, np.ndarray], parts: tuple[str, ...]) -> dict[str, float]:
+    """Mean loss (nats) over the validation rows of all ranks, of each part where there are several; perplexity, tokens."""
+    sums, scored = engine.evaluate(rows)
+    both = _global_sum([*sums, *scored], engine.device)
+    means = [total / max(1.0, count) for total, count in zip(both[: len(parts)], both[len(parts) :], strict=True)]
+    figures = {"loss": sum(means), "perplexity": math.exp(min(means[0], 700.0)), "tokens": int(both[len(parts)])}
+    if len(parts) > 1:
+        figures |= {f"loss_{part}": mean for part, mean in zip(parts, means, strict=True)}
+    return figures
 
 
 class _Driver:
@@ -215,12 +225,12 @@ class _Driver:
             job.mailbox.put.remote({"note": f"carrying on from the checkpoint of step {step}"})
 
     def report(self, step: int, loss: float, speed: float, wait: float) -> None:
-        if time.monotonic() - self._sent < MAILBOX_SECONDS and step < self.job.steps:
+        if time.monotonic() - self._sent < MAILBOX_SECONDS and step < self.job.feed.steps:
             return
         self._sent = time.monotonic()
         update = {
             "done": step,
-            "total": self.job.steps,
+            "total": self.job.feed.steps,
             "unit": "steps",
             "loss": loss,
             "tokens_per_s": speed,
@@ -242,6 +252,8 @@ def _export(job: Job, engine: Any, model: Any, folder: Folder) -> None:
     weights = engine.weights()
     if weights is None:
         return
+    if isinstance(job.recipe, PretrainRecipe):
+        model, weights = detach(job.recipe.objective, model, weights)
     parts = {"model": lambda path: model.save_pretrained(path, state_dict=weights)}
     if isinstance(job.recipe, FinetuneRecipe):
         from manta import adapt
@@ -278,7 +290,7 @@ def _figures(
 ) -> dict[str, Any]:
     tokens = int(last["train"]["tokens"])
     figures: dict[str, Any] = {
-        "steps": job.steps,
+        "steps": job.feed.steps,
         "tokens": tokens,
         "final_loss": last["train"]["loss"],
         "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
@@ -286,7 +298,9 @@ def _figures(
         "seconds": round(seconds, 2),
     }
     if trained_seconds:
-        figures["tokens_per_second"] = round(tokens * (job.steps - resumed_from) / job.steps / trained_seconds, 1)
+        figures["tokens_per_second"] = round(
+            tokens * (job.feed.steps - resumed_from) / job.feed.steps / trained_seconds, 1
+        )
     if "validation" in last:
         figures["validation_loss"] = last["validation"]["loss"]
         figures["validation_perplexity"] = last["validation"]["perplexity"]

@@ -10,10 +10,10 @@ from typing import Any
 
 from manta import cluster
 from manta.artifact import Draft, Resolved
-from manta.errors import InputError, StageFailed
+from manta.errors import InputError, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
-from manta.sections.train import NewModel
+from manta.sections.model import NewModel
 from manta.storage import Folder
 from manta.train import schedule
 
@@ -31,15 +31,10 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
             schedule.accumulation(recipe.batch.samples, recipe.resources)
         return
     from manta.data.shards import load_index
-    from manta.models import load, presets
-    from manta.objectives import LAYOUTS
+    from manta.models import classes, formulas, load, presets
+    from manta.objectives import problems
 
     index = load_index(inputs["data.shards"].path)
-    if index.layout not in (suited := LAYOUTS[recipe.objective.name]):
-        raise InputError(
-            f"objective.name = {recipe.objective.name!r} cannot train on rows of layout {index.layout!r}: prepare "
-            f"{recipe.data.shards!r} with data.layout.kind={' or '.join(suited)}"
-        )
     rows_per_step = schedule.batch_rows(recipe.batch, index.seq_len)
     schedule.accumulation(rows_per_step, recipe.resources)
     if index.rows("train") == 0:
@@ -47,22 +42,20 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
             f"data.shards = {recipe.data.shards!r} holds no training rows: prepare more text, or lower its data.seq_len"
         )
     if isinstance(recipe.model, NewModel):
-        positions, remedy = (
-            presets.sizes(recipe.model)["max_position_embeddings"],
-            f"set model.max_position_embeddings={index.seq_len}",
-        )
+        config = presets.config(recipe.model, index.vocab_size, {}, recipe.objective.name)
+        remedy = f"set model.max_position_embeddings={index.seq_len}"
     else:
-        config = load.model_config(load.model_url(inputs["model.source"]))
-        positions, remedy = (
-            config.get("max_position_embeddings", index.seq_len),
-            "prepare shards with a lower data.seq_len",
-        )
+        source = load.model_config(load.model_url(inputs["model.source"]))
+        config, remedy = classes.suited(source, recipe.objective.name), "prepare shards with a lower data.seq_len"
         if index.vocab_size > config["vocab_size"]:
             raise InputError(
                 f"data.shards = {recipe.data.shards!r} has a vocabulary of {index.vocab_size} tokens, model.source = {recipe.model.source!r} "
                 f"one of {config['vocab_size']}: prepare the shards with tokenizer.source={recipe.model.source}"
             )
-    if index.seq_len > positions:
+    if found := list(problems(recipe.objective, config["model_type"], index.layout)):
+        raise RecipeError(f"pretrain {recipe.name}", found)
+    positions = formulas.max_positions(config)
+    if positions is not None and index.seq_len > positions:
         raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
 
 
@@ -88,7 +81,9 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
 
 
 def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress) -> Any:
+    from manta.data import views
     from manta.data.shards import load_index
+    from manta.data.stream import Feed
     from manta.models import load, presets
     from manta.train.loop import Job
 
@@ -104,13 +99,22 @@ def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, pr
     config = None
     if isinstance(recipe.model, NewModel):
         special = {"bos_token_id": index.bos_id, "eos_token_id": index.eos_id, "pad_token_id": index.pad_id}
-        config = presets.config(recipe.model, index.vocab_size, special)
+        config = presets.config(recipe.model, index.vocab_size, special, recipe.objective.name)
+    view = (
+        views.of(recipe.objective, index, Folder(where) / "tokenizer") if isinstance(recipe, PretrainRecipe) else None
+    )
+    feed = Feed(
+        shards=where,
+        columns=view.columns_out if view else index.columns,
+        batch=rows,
+        steps=schedule.planned_steps(recipe.stop, rows, index.epoch_rows(), index.seq_len),
+        seed=recipe.seed,
+        view=view,
+    )
     return Job(
         recipe=recipe,
         folder=draft.folder.url,
-        shards=where,
-        columns=index.columns,
-        steps=schedule.planned_steps(recipe.stop, rows, index.epoch_rows(), index.seq_len),
+        feed=feed,
         accumulation=schedule.accumulation(rows, recipe.resources),
         config=config,
         source=source,
@@ -139,10 +143,7 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
     from manta.data.shards import load_index
     from manta.train import checkpoint, loop
 
-    resources, index = job.recipe.resources, load_index(job.shards)
-    feed = stream.Feed(
-        job.shards, job.columns, schedule.batch_rows(job.recipe.batch, index.seq_len), job.steps, job.recipe.seed
-    )
+    resources, index = job.recipe.resources, load_index(job.feed.shards)
     folder = Folder(job.folder)
     folder.clear("work/ray")
     trainer = TorchTrainer(
@@ -163,7 +164,7 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
             failure_config=ray.train.FailureConfig(max_failures=resources.max_restarts),
         ),
         datasets={"train": _no_dataset},
-        dataset_config=stream.OrderedConfig(feed, index.seq_len, _Start(job.folder)),
+        dataset_config=stream.OrderedConfig(job.feed, index.seq_len, _Start(job.folder)),
     )
     done: dict[str, Any] = {}
     finished = threading.Event()

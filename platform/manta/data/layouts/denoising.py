@@ -14,7 +14,7 @@ from manta.data.tokenizer import Facts
 from manta.errors import InputError
 from manta.sections.layout import Concat, Denoising
 
-COLUMNS = ("input_ids", "labels")
+COLUMNS = ("input_ids", "labels")  # of a sample
 
 
 def noise(settings: Denoising, seq_len: int, known: Facts) -> Noise:

@@ -1,0 +1,34 @@
+"""What objectives share: cross-entropy as a sum, and the loss that sums and counts stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+NOT_SCORED = -100
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of -log p(target) in nats and how many targets there are: scalars, float32 and int64.
+
+    `logits` (..., classes) of any precision, `targets` int64 (...), -100 where nothing is scored.
+    """
+    import torch
+
+    loss = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, logits.size(-1)).float(), targets.reshape(-1), ignore_index=NOT_SCORED, reduction="sum"
+    )
+    return loss, (targets != NOT_SCORED).sum()
+
+
+def mean(sums: torch.Tensor, counts: Any) -> torch.Tensor:
+    """The loss of a batch: of each part the sum by its count, and the parts added up.
+
+    `sums` and `counts` are scalars, or (parts,). With the sums of some rows and the counts of all rows of a global
+    batch it is these rows' share of the loss: the shares add up to it, however the rows are spread.
+    """
+    import torch
+
+    return (sums / torch.as_tensor(counts, device=sums.device).clamp(min=1)).sum()
