@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from manta.sections.base import NonNegative, Section
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm, Pretraining
+from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.train import (
     Adapt,
@@ -21,9 +22,7 @@ from manta.sections.train import (
     EvaluateSettings,
     FinetuneData,
     Gate,
-    Optimizer,
     PretrainData,
-    Schedule,
     Search,
     ServeModel,
     ServeResources,
@@ -39,7 +38,7 @@ from manta.sections.train import (
 class Recipe(Section):
     """What every kind has. `not_identity` names the fields that never change a run's fingerprint."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"name", "output", "resources", "checkpoint"})
+    not_identity: ClassVar[frozenset[str]] = frozenset({"name", "output", "resources", "checkpoint", "watchdog"})
 
     kind: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -63,10 +62,15 @@ class PretrainRecipe(Recipe):
     objective: Pretraining = Clm(name="clm")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    unfreezing: Unfreezing | None = None
+    stability: Stability = Stability()
+    early_stop: EarlyStop | None = None
+    watchdog: Watchdog = Watchdog()
     batch: Batch
     stop: Stop
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Validate = Validate()
+    samples: Samples | None = None
     resources: TrainResources = TrainResources()
 
 
@@ -78,6 +82,10 @@ class FinetuneRecipe(Recipe):
     adapt: Adapt = Adapt()
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()
+    unfreezing: Unfreezing | None = None
+    stability: Stability = Stability()
+    early_stop: EarlyStop | None = None
+    watchdog: Watchdog = Watchdog()
     batch: Batch
     stop: Stop
     checkpoint: Checkpoint = Checkpoint()
@@ -95,6 +103,10 @@ class TuneRecipe(Recipe):
     adapt: Adapt = Adapt()
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()
+    unfreezing: Unfreezing | None = None
+    stability: Stability = Stability()
+    early_stop: EarlyStop | None = None
+    watchdog: Watchdog = Watchdog()
     batch: Batch
     stop: Stop
     checkpoint: Checkpoint = Checkpoint()

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from manta.errors import InputError
-from manta.sections.train import Batch, Schedule, Stop, TrainResources
+from manta.sections.optimisation import Schedule
+from manta.sections.train import Batch, Stop, TrainResources
 from manta.train.schedule import SCHEDULES, accumulation, batch_rows, learning_rate, planned_steps
 
 
@@ -60,12 +61,14 @@ def test_shares_that_do_not_come_out_even(rows: int, workers: int, micro_batch: 
 @pytest.mark.parametrize("steps", [1, 2, 10, 1000])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 1.0])
 def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name: str, steps: int, warmup: float) -> None:
+    if name == "wsd" and warmup == 1.0:
+        warmup = 0.8  # the rest is its decay
     schedule = Schedule.model_validate({"name": name, "warmup_fraction": warmup})
     rates = [learning_rate(step, steps, 2.0, schedule) for step in range(steps)]
     assert all(0.0 < rate <= 2.0 for rate in rates)
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 def test_decay_ends_at_the_floor(name: str) -> None:
     schedule = Schedule.model_validate({"name": name, "warmup_fraction": 0.1, "min_lr_fraction": 0.1})
     rates = [learning_rate(step, 100, 1.0, schedule) for step in range(100)]
@@ -80,3 +83,32 @@ def test_halfway_values() -> None:
     assert learning_rate(25, 101, 1.0, Schedule(name="cosine", **schedule)) == pytest.approx(0.8535534)
     assert learning_rate(25, 101, 1.0, Schedule(name="linear", **schedule)) == pytest.approx(0.75)
     assert learning_rate(25, 101, 1.0, Schedule(name="constant", **schedule)) == 1.0
+
+
+def test_wsd_is_stable_and_then_falls_by_the_root() -> None:
+    schedule = Schedule(name="wsd", warmup_fraction=0.1, min_lr_fraction=0.0, decay_fraction=0.25)
+    rates = [learning_rate(step, 100, 2.0, schedule) for step in range(100)]
+    assert rates[:10] == pytest.approx([2.0 * (step + 1) / 11 for step in range(10)])
+    assert rates[10:75] == [2.0] * 65
+    assert rates[75:] == pytest.approx([2.0 * (1 - (number / 25) ** 0.5) for number in range(1, 26)])
+
+
+def test_a_longer_wsd_run_repeats_the_stable_part_of_a_shorter_one() -> None:
+    """Without a warm-up that depends on the length: a checkpoint before the decay can be carried on to any length."""
+    schedule = Schedule(name="wsd", warmup_fraction=0.0)
+    shorter, longer = ([learning_rate(step, steps, 1.0, schedule) for step in range(80)] for steps in (100, 1000))
+    assert shorter == longer == [1.0] * 80
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ({"name": "cosine", "decay_fraction": 0.2}, r"cosine does not read schedule\.decay_fraction = 0\.2: .*=wsd"),
+        ({"name": "wsd", "decay_fraction": None}, r"decay_fraction = None: wsd needs it"),
+        ({"name": "wsd", "warmup_fraction": 0.5, "decay_fraction": 0.6}, r"more than the whole run: lower one of them"),
+    ],
+)
+def test_schedules_that_contradict_themselves(given: dict[str, object], remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        Schedule.model_validate(given)
+    assert Schedule.model_validate(Schedule(name="wsd").model_dump()) == Schedule(name="wsd", decay_fraction=0.2)

@@ -100,22 +100,41 @@ def test_only_the_last_checkpoints_are_kept(base: artifact.Artifact) -> None:
     assert kept == ["step-00000050", "step-00000060"]
 
 
-def test_the_exported_model_is_the_trained_one(base: artifact.Artifact, runs: str) -> None:
-    """Transformers alone loads it and finds the validation loss that the workers measured."""
+def exported_loss(path: str, runs: str) -> float:
+    """The mean loss over the first 31 validation rows of a model as Transformers loads it."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from manta.data.shards import read_rows
 
-    path = f"{base.folder.url}/model"
-    model = AutoModelForCausalLM.from_pretrained(path)
     rows = torch.tensor(read_rows(Folder(f"{runs}/shards"), "validation/00000.parquet")[:31]).long()
     with torch.no_grad():
-        logits = model(input_ids=rows).logits[:, :-1].float()
-    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), rows[:, 1:].reshape(-1))
-    assert float(loss) == pytest.approx(base.metrics["validation_loss"], rel=1e-3)
+        logits = AutoModelForCausalLM.from_pretrained(path)(input_ids=rows).logits[:, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), rows[:, 1:].reshape(-1)))
+
+
+def test_the_exported_model_is_the_trained_one(base: artifact.Artifact, runs: str) -> None:
+    """Transformers alone loads it and finds the validation loss that the workers measured."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = f"{base.folder.url}/model"
+    assert exported_loss(path, runs) == pytest.approx(base.metrics["validation_loss"], rel=1e-3)
+    model = AutoModelForCausalLM.from_pretrained(path)
     assert sum(p.numel() for p in model.parameters()) == base.metrics["parameters"]
     assert AutoTokenizer.from_pretrained(path).chat_template
+
+
+def test_it_ends_early_and_exports_the_best_validation(base: artifact.Artifact, runs: str) -> None:
+    raw = raw_recipe(runs, name="early", workers=1)
+    raw["evaluate"]["every_steps"] = 2
+    raw["early_stop"] = {"patience": 2, "min_delta": 100.0}  # nothing after the first validation is better by so much
+    made = run(raw)
+    lines = [line for line in read(made.folder) if line["kind"] == "validation"]
+    assert [line["step"] for line in lines] == [2, 4, 6] and made.metrics["steps"] == 6
+    assert made.metrics["best_step"] == 2 and made.metrics["best_loss"] == lines[0]["loss"] > lines[2]["loss"]
+    loss = exported_loss(f"{made.folder.url}/model", runs)
+    assert loss == pytest.approx(lines[0]["loss"], rel=1e-3)
+    assert loss != pytest.approx(lines[2]["loss"], rel=1e-3)
 
 
 def test_a_killed_worker_changes_nothing(base: artifact.Artifact) -> None:

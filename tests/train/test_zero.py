@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from manta.sections.train import Optimizer, TrainResources
+from manta.sections.optimisation import Optimizer
+from manta.sections.train import TrainResources
 from manta.train.zero import config
 
 

@@ -28,7 +28,14 @@ svg line { stroke: var(--line) } svg rect { fill: var(--mark) }
 
 
 # Lines of metrics.jsonl have a `kind`; these are the figures worth a chart, in the page's order.
-CURVES = (("train", "loss"), ("validation", "loss"), ("train", "lr"), ("train", "grad_norm"), ("train", "tokens_per_s"))
+CURVES = (
+    ("train", "loss"),
+    ("validation", "loss"),
+    ("train", "lr"),
+    ("train", "grad_norm"),
+    ("train", "tokens_per_s"),
+    ("train", "mfu"),
+)
 
 
 def write(where: str) -> str:

@@ -21,22 +21,6 @@ from manta.sections.base import (
 # --- models and training ---------------------------------------------------------------------------------------------
 
 
-class Optimizer(Section):
-    name: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 1.0e-3
-    betas: list[Fraction] = Field([0.9, 0.95], min_length=2, max_length=2)
-    eps: PositiveFloat = 1.0e-8
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
-    grad_clip: PositiveFloat = 1.0
-    precision: Literal["bf16", "fp32"] = "bf16"
-
-
-class Schedule(Section):
-    name: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_fraction: Fraction = 0.05
-    min_lr_fraction: Fraction = Field(0.1, description="of optimizer.lr, at the end")
-
-
 class Batch(Section):
     """The global batch, whatever the number of workers. Exactly one of the two."""
 

@@ -32,6 +32,8 @@ class State:
     workers: int
     zero_stage: int
     metrics_lines: int  # lines of metrics.jsonl that belong to it
+    stability: dict[str, Any] | None = None  # of train.stability
+    patience: dict[str, Any] | None = None  # of train.patience
 
 
 def name_of(step: int) -> str:
@@ -53,6 +55,11 @@ def newest(folder: Folder) -> State | None:
     return None
 
 
+def at(folder: Folder, step: int) -> State:
+    """The finished checkpoint of a step."""
+    return State(**json.loads(folder.read_text(f"{PARENT}/{name_of(step)}/{STATE}")))
+
+
 def newest_step(url: str) -> int:
     """The step at which a worker group that starts now carries on."""
     state = newest(Folder(url))
@@ -60,11 +67,17 @@ def newest_step(url: str) -> int:
 
 
 def save(
-    folder: Folder, state: State, write: Callable[[Path, str], None], rank: int, barrier: Callable[[], None], keep: int
+    folder: Folder,
+    state: State,
+    write: Callable[[Path, str], None],
+    rank: int,
+    barrier: Callable[[], None],
+    keep: int,
+    spared: int | None = None,
 ) -> None:
     """Write one checkpoint. All ranks call it; `write(parent, tag)` writes this rank's part below parent/tag.
 
-    Older checkpoints than the newest `keep` are removed once this one is finished.
+    Older checkpoints than the newest `keep` are removed once this one is finished, but for that of the step `spared`.
     """
     tag = name_of(state.step)
     if rank == 0:
@@ -78,7 +91,7 @@ def save(
     barrier()
     if rank == 0:
         folder.write_text(f"{PARENT}/{tag}/{STATE}", json.dumps(asdict(state)))
-        remove_old(folder, keep)
+        remove_old(folder, keep, spared)
 
 
 def _upload(folder: Folder, tag: str, write: Callable[[Path, str], None]) -> None:
@@ -94,9 +107,9 @@ def _upload(folder: Folder, tag: str, write: Callable[[Path, str], None]) -> Non
                 filesystem.put_file(str(path), f"{target}/{path.relative_to(Path(scratch, tag))}")
 
 
-def remove_old(folder: Folder, keep: int) -> None:
+def remove_old(folder: Folder, keep: int, spared: int | None = None) -> None:
     """Keep the newest `keep` finished checkpoints; remove older ones, and unfinished ones older than the newest."""
-    names = _names(folder)
+    names = [name for name in _names(folder) if spared is None or name != name_of(spared)]
     finished = [name for name in names if folder.exists(f"{PARENT}/{name}/{STATE}")]
     for name in names:
         if finished and name < finished[-1] and name not in finished[-keep:]:

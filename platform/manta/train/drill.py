@@ -79,7 +79,7 @@ def curve(folder: Folder) -> dict[tuple[str, int], float]:
     """(train or validation, step) -> loss, from metrics.jsonl. Raises InputError if a step stands there twice."""
     from manta.train import metrics
 
-    lines = metrics.read(folder)
+    lines = [line for line in metrics.read(folder) if "loss" in line]
     losses = {(line["kind"], line["step"]): line["loss"] for line in lines}
     if not lines or len(losses) < len(lines):
         raise InputError(

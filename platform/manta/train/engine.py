@@ -10,32 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from manta.objectives import mean
-from manta.sections.train import Optimizer, TrainResources
-from manta.train import shm_op, zero
+from manta.sections.optimisation import Optimizer
+from manta.sections.train import TrainResources
+from manta.train import optimizers, shm_op, zero
 
 Objective = Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
-
-
-def _adamw(groups: list[dict[str, Any]], settings: Optimizer) -> Any:
-    """AdamW (arXiv:1711.05101), one pass over memory per step."""
-    import torch
-
-    return torch.optim.AdamW(
-        groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=True
-    )
-
-
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Optimizer], Any]] = {"adamw": _adamw}
-
-
-def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (norms, biases) do not. Frozen weights are left out."""
-    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in moving if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+Decide = Callable[[float, float | None], bool]
 
 
 def prepare_process(resources: TrainResources) -> None:
@@ -59,18 +39,25 @@ class Engine:
         resources: TrainResources,
         accumulation: int,
         universal: bool = False,
+        by_layer: bool = False,
     ):
+        """`universal`: the checkpoint that will be loaded is a universal one. `by_layer`: layers join one by one."""
+        self.layers = optimizers.depths(name for name, _ in model.named_parameters()).layers
+        self.moves = optimizers.make(optimizers.groups(model, optimizer, by_layer), optimizer)
+        self.hold = optimizers.Hold(self.moves)
         with _quiet():
             import deepspeed
 
             if resources.gpus_per_worker == 0:
                 shm_op.settle()
+            self.hold.on = True  # with bf16 and ZeRO 0, DeepSpeed tries a step here, which would count as the first
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
-                optimizer=OPTIMIZERS[optimizer.name](_groups(model, optimizer.weight_decay), optimizer),
+                optimizer=self.moves,
                 config=zero.config(optimizer, resources, accumulation, universal),
                 dist_init_required=False,
             )
+            self.hold.on = False
         self.model = model
         self.objective = objective
         self.resources = resources
@@ -90,18 +77,20 @@ class Engine:
                 for name, values in batch.items()
             }
 
-    def step(self, batch: Mapping[str, Any], scored: list[float], lr: float) -> tuple[float, float]:
+    def step(
+        self, batch: Mapping[str, Any], scored: list[float], lr: float, lowest: int = 0, decide: Decide | None = None
+    ) -> tuple[float, float]:
         """One optimizer step on this rank's rows, with the loss averaged over what is `scored` on *all* ranks.
 
-        `scored` has a count for each part of the objective, of which the loss is the sum of means.
+        `scored` has a count for each part of the objective, of which the loss is the sum of means. Layers below
+        `lowest` stay as they are. `decide(share of the loss, norm or None)` says before the update whether it is made.
 
         Returns this rank's share of the loss (nats; the shares of all ranks add up to the global mean) and the global
         gradient norm before clipping.
         """
         import torch
 
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
+        optimizers.set_rates(self.engine.optimizer.param_groups, lr, lowest)
         self.engine.train()
         total, norm = 0.0, None
         for micro in self._micro_batches(batch):
@@ -112,8 +101,11 @@ class Engine:
             if not self.keeps_norm and self.engine.is_gradient_accumulation_boundary():
                 gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
                 norm = torch.nn.utils.get_total_norm(gradients)
-            self.engine.step()
             total += float(loss.detach())
+            if decide is not None and self.engine.is_gradient_accumulation_boundary():
+                self.hold.on = not decide(total, None if norm is None else float(norm))
+            self.engine.step()
+            self.hold.on = False
         return total, float(self.engine.get_global_grad_norm() if norm is None else norm)
 
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[list[float], list[float]]:
@@ -138,7 +130,7 @@ class Engine:
 
     def load(self, parent: Path, tag: str) -> None:
         """Load weights, optimizer state and counters from parent/tag. All ranks must call it."""
-        with _quiet():
+        with _quiet(), optimizers.kept_apart(self.moves):
             where, _ = self.engine.load_checkpoint(str(parent), tag=tag, load_module_strict=not self.partly_frozen)
         if where is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {parent / tag}")

@@ -14,13 +14,16 @@ import numpy as np
 
 from manta.data.shards import load_index
 from manta.data.stream import Ahead, Feed, batches, viewed
-from manta.errors import MantaError, StageFailed
+from manta.errors import MantaError
 from manta.objectives import NOT_SCORED, TABLE, attach, detach, loss_of
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.objective import Clm, Objective
 from manta.storage import Folder
-from manta.train import checkpoint
+from manta.train import checkpoint, optimizers, samples, unfreezing
+from manta.train import speed as speeds
+from manta.train.course import Course
 from manta.train.schedule import learning_rate
+from manta.train.watchdog import Watchdog
 
 MAILBOX_SECONDS = 0.25
 SCORED = {"labels", "predecessor_labels", "next_sentence_label"}  # columns that say what is scored
@@ -44,6 +47,7 @@ class Job:
     folder: str  # the run's own
     feed: Feed  # of all steps
     accumulation: int
+    flops_per_token: float
     config: dict[str, Any] | None  # content of config.json of a model from scratch
     source: str | None  # Hugging Face directory of a model to start from
     tokenizer: str  # directory with the tokenizer's files
@@ -77,8 +81,15 @@ def train(job: Job) -> dict[str, Any]:
     objective = recipe.objective if isinstance(recipe, PretrainRecipe) else Clm(name="clm")
     entry = TABLE[objective.name]
     universal = state is not None and checkpoint.needs_conversion(state, resources.workers, resources.zero_stage)
-    model = attach(objective, _model(job, objective, _noter(job, rank)), recipe.seed)
-    engine = engines.Engine(model, loss_of(objective), recipe.optimizer, resources, job.accumulation, universal)
+    if state is not None and universal:
+        optimizers.check_resharding(recipe.optimizer.name, state.workers)
+    note = _noter(job, rank)
+    model = attach(objective, _model(job, objective, note), recipe.seed)
+    by_layer = recipe.unfreezing is not None
+    engine = engines.Engine(
+        model, loss_of(objective), recipe.optimizer, resources, job.accumulation, universal, by_layer
+    )
+    course, dog = Course(recipe, folder, state), Watchdog(folder, rank, recipe.watchdog)
     step = 0
     if state is not None:
         step = state.step
@@ -88,10 +99,23 @@ def train(job: Job) -> dict[str, Any]:
             engine.load(*place)
     metrics = Metrics(folder, state.metrics_lines if state else 0, step) if rank == 0 else None
     driver = _Driver(job, step) if rank == 0 else None
+    show = _Show(job, engine, objective.name) if rank == 0 and isinstance(recipe, PretrainRecipe) else None
     validation = _validation_rows(job, rank)
     resumed_from, stopping, started, trained_seconds = step, False, time.monotonic(), 0.0
+    pace, peak = speeds.Pace(), speeds.peak(recipe.optimizer.precision) if rank == 0 else None
 
-    while step < job.feed.steps and not stopping:
+    def save() -> None:
+        if metrics:
+            metrics.add("memory", step, **speeds.memory())
+            metrics.sync()
+        lines = metrics.lines if metrics else 0
+        here = checkpoint.State(step, resources.workers, resources.zero_stage, lines, **course.state())
+        with dog.during("checkpoint"):
+            checkpoint.save(
+                folder, here, engine.save, rank, torch.distributed.barrier, recipe.checkpoint.keep, course.spared
+            )
+
+    while step < job.feed.steps and not stopping and not course.exhausted:
         assert ahead is not None
         began, waited = time.monotonic(), ahead.waited
         found, batch = next(ahead)
@@ -100,19 +124,20 @@ def train(job: Job) -> dict[str, Any]:
         torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
         lr = learning_rate(step, job.feed.steps, recipe.optimizer.lr, recipe.schedule)
         scored = _global_sum(np.atleast_1d(entry.scored(batch)).tolist(), engine.device)
-        share, norm = engine.step(batch, scored, lr)
-        stop_wish = driver.stop_wished() if driver else False
-        loss, stop_votes = _global_sum([share, float(stop_wish)], engine.device)
-        step, stopping = step + 1, stop_votes > 0
-        if not math.isfinite(loss):
-            raise StageFailed(
-                f"the loss became {loss} at step {step}: lower optimizer.lr = {recipe.optimizer.lr} or raise schedule.warmup_fraction"
-            )
+        lowest = unfreezing.lowest(step, engine.layers, recipe.unfreezing)
+        seen = _Seen(step, course, driver, engine.device)
+        _, norm = engine.step(batch, scored, lr, lowest, seen)
+        if said := course.settle(step, seen.loss, norm, rank, torch.distributed.barrier):
+            note(said)
+        step, stopping, loss = step + 1, seen.stop_votes > 0, seen.loss
+        dog.beat(step)
         elapsed = time.monotonic() - began
         trained_seconds += elapsed
         tokens = batch["input_ids"].size * resources.workers
         if metrics and driver:
             speed, wait = tokens / elapsed, (ahead.waited - waited) / elapsed
+            smooth = pace.add(tokens, elapsed)
+            used = speeds.mfu(smooth, job.flops_per_token, peak, resources.workers)
             metrics.add(
                 "train",
                 step,
@@ -122,25 +147,33 @@ def train(job: Job) -> dict[str, Any]:
                 tokens=step * tokens,
                 tokens_per_s=round(speed, 1),
                 data_wait_share=round(wait, 4),
+                **({} if used is None else {"mfu": round(used, 4)}),
             )
-            driver.report(step, loss, speed, wait)
+            driver.report(step, loss, smooth, wait)
 
         at_end = step == job.feed.steps
+        best = False
         if (step % recipe.evaluate.every_steps == 0 or at_end) and validation:
-            figures_now = _validate(engine, validation, entry.parts)
+            with dog.during("validation"):
+                measured = _validate(engine, validation, entry.parts)
+            best = course.validated(step, measured)
             if metrics:
-                metrics.add("validation", step, **figures_now)
-        if step % recipe.checkpoint.every_steps == 0 or at_end or stopping:
-            if metrics:
-                metrics.sync()
-            here = checkpoint.State(step, resources.workers, resources.zero_stage, metrics.lines if metrics else 0)
-            checkpoint.save(folder, here, engine.save, rank, torch.distributed.barrier, recipe.checkpoint.keep)
+                metrics.add("validation", step, **measured)
+                for line in show.at(step) if show else ():
+                    metrics.add("sample", step, **line)
+        if step % recipe.checkpoint.every_steps == 0 or at_end or stopping or best or course.exhausted:
+            save()
 
-    figures: dict[str, Any] = {"stopped": step < job.feed.steps, "step": step}
-    if step == job.feed.steps:
+    dog.close()
+    finished = step == job.feed.steps or course.exhausted
+    figures: dict[str, Any] = {"stopped": not finished, "step": step}
+    if finished:
+        if course.spared not in (None, step):
+            _load_best(engine, folder, course.spared, rank)
         _export(job, engine, model, folder)
-    if metrics and not figures["stopped"]:
-        figures |= _figures(job, metrics.last, model, resumed_from, trained_seconds, time.monotonic() - started)
+    if metrics and finished:
+        figures |= _figures(step, metrics.last, model, resumed_from, trained_seconds, time.monotonic() - started)
+        figures |= course.figures()
     if metrics:
         metrics.close()
     return figures
@@ -168,6 +201,49 @@ def _model(job: Job, objective: Objective, note: Callable[[str], Any]) -> Any:
         torch.manual_seed(job.recipe.seed)
         model = adapt.apply(model, job.recipe.adapt)
     return model
+
+
+class _Seen:
+    """Decides, before its update, about a step: by the loss of all ranks. Asks in passing whether any wants to stop."""
+
+    def __init__(self, step: int, course: Course, driver: _Driver | None, device: Any):
+        self.step, self.course, self.driver, self.device = step, course, driver, device
+        self.loss, self.stop_votes = math.nan, 0.0
+
+    def __call__(self, share: float, norm: float | None) -> bool:
+        wish = self.driver.stop_wished() if self.driver else False
+        self.loss, self.stop_votes = _global_sum([share, float(wish)], self.device)
+        return self.course.judge(self.step, self.loss, norm)
+
+
+class _Show:
+    """What the model makes of the recipe's prompts, if there are any."""
+
+    def __init__(self, job: Job, engine: Any, objective: str):
+        assert isinstance(job.recipe, PretrainRecipe)
+        self.engine, self.objective, self.settings = engine, objective, job.recipe.samples
+        if self.settings is not None:
+            from transformers import AutoTokenizer
+
+            with Folder(job.tokenizer).local() as place:
+                self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+            samples.check_prompts(self.settings, objective, self.tokenizer)
+
+    def at(self, step: int) -> list[dict[str, str]]:
+        if self.settings is None:
+            return []
+        return samples.take(self.engine.engine.module, self.tokenizer, self.objective, self.settings, step)
+
+
+def _load_best(engine: Any, folder: Folder, step: int, rank: int) -> None:
+    """Put the weights of the best validation back."""
+    import torch
+
+    from manta.train import engine as engines
+
+    kept = checkpoint.at(folder, step)
+    with checkpoint.opened(folder, kept, False, engines.to_universal, rank, torch.distributed.barrier) as place:
+        engine.load(*place)
 
 
 def _noter(job: Job, rank: int) -> Callable[[str], Any]:
@@ -286,11 +362,16 @@ def _tokenizer_files(folder: Path) -> Iterator[Path]:
 
 
 def _figures(
-    job: Job, last: dict[str, dict[str, Any]], model: Any, resumed_from: int, trained_seconds: float, seconds: float
+    steps: int,
+    last: dict[str, dict[str, Any]],
+    model: Any,
+    resumed_from: int,
+    trained_seconds: float,
+    seconds: float,
 ) -> dict[str, Any]:
     tokens = int(last["train"]["tokens"])
     figures: dict[str, Any] = {
-        "steps": job.feed.steps,
+        "steps": steps,
         "tokens": tokens,
         "final_loss": last["train"]["loss"],
         "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
@@ -298,9 +379,7 @@ def _figures(
         "seconds": round(seconds, 2),
     }
     if trained_seconds:
-        figures["tokens_per_second"] = round(
-            tokens * (job.feed.steps - resumed_from) / job.feed.steps / trained_seconds, 1
-        )
+        figures["tokens_per_second"] = round(tokens * (steps - resumed_from) / steps / trained_seconds, 1)
     if "validation" in last:
         figures["validation_loss"] = last["validation"]["loss"]
         figures["validation_perplexity"] = last["validation"]["perplexity"]

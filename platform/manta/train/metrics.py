@@ -53,14 +53,17 @@ class Metrics:
         self._board = SummaryWriter(str(local / TENSORBOARD), purge_step=step + 1 if step else None, flush_secs=30)
 
     def add(self, kind: str, step: int, **figures: Any) -> None:
-        """One line: `kind` is train or validation, `step` the number of steps trained so far."""
+        """One line: `kind` is train, validation, memory or sample, `step` the number of steps trained so far."""
         line = {"step": step, "kind": kind, **figures}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self.lines += 1
         self.last[kind] = line
         for name, value in figures.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            if isinstance(value, str):
+                self._board.add_text(f"{kind}/{name}", value, step)
+            else:
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def sync(self) -> None:
         """Make the lines so far as durable as a checkpoint."""

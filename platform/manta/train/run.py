@@ -14,8 +14,9 @@ from manta.errors import InputError, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
 from manta.sections.model import NewModel
+from manta.sections.objective import Clm, Masking
 from manta.storage import Folder
-from manta.train import schedule
+from manta.train import optimizers, samples, schedule
 
 STOP_SECONDS = 120  # for workers to take the step they are at and save
 
@@ -23,6 +24,7 @@ STOP_SECONDS = 120  # for workers to take the step they are at and save
 def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     """Everything that can be known to be wrong before Ray starts. Raises InputError."""
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+    optimizers.check(recipe.optimizer.name, recipe.resources.zero_stage)
     if isinstance(recipe, FinetuneRecipe):
         from manta.tasks import rows
 
@@ -30,6 +32,8 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
         if recipe.batch.samples is not None:
             schedule.accumulation(recipe.batch.samples, recipe.resources)
         return
+    if recipe.samples is not None:
+        samples.check(recipe.objective.name, recipe.resources.zero_stage)
     from manta.data.shards import load_index
     from manta.models import classes, formulas, load, presets
     from manta.objectives import problems
@@ -116,11 +120,22 @@ def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, pr
         folder=draft.folder.url,
         feed=feed,
         accumulation=schedule.accumulation(rows, recipe.resources),
+        flops_per_token=_flops_per_token(recipe, config or load.model_config(source or ""), index),
         config=config,
         source=source,
         tokenizer=tokenizer,
         mailbox=mailbox,
     )
+
+
+def _flops_per_token(recipe: PretrainRecipe | FinetuneRecipe, config: dict[str, Any], index: Any) -> float:
+    """Of the tokens that training counts, those that an encoder or a decoder reads."""
+    from manta.models import classes, formulas
+
+    objective = recipe.objective if isinstance(recipe, PretrainRecipe) else Clm(name="clm")
+    target = index.noise.target_len if index.noise else index.seq_len
+    scored = objective.mask_fraction if isinstance(objective, Masking) else 1.0
+    return formulas.flops_per_token(classes.suited(config, objective.name), index.seq_len, target, scored)
 
 
 def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress) -> str:

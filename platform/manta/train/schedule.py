@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from manta.errors import InputError
-from manta.sections.train import Batch, Schedule, Stop, TrainResources
+from manta.sections.optimisation import Schedule
+from manta.sections.train import Batch, Stop, TrainResources
 
 
 class _Trains(Protocol):
@@ -74,18 +75,33 @@ def _cosine(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-# progress after the warm-up, in [0, 1] -> height above the floor, from 1 to 0
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": _constant, "linear": _linear, "cosine": _cosine}
+def _one_minus_root(progress: float) -> float:
+    """What Hägele et al. found best for the decay at the end (arXiv:2405.18392, section 3)."""
+    return 1.0 - math.sqrt(progress)
+
+
+# progress of the decay, in [0, 1] -> height above the floor, from 1 to 0
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "wsd": _one_minus_root,
+}
 
 
 def learning_rate(step: int, steps: int, peak: float, schedule: Schedule) -> float:
     """The learning rate of `step` (from 0): a linear warm-up whose first step is above zero, then the decay.
 
-    The last step has the rate min_lr_fraction * peak (but for `constant`).
+    The last step has the rate min_lr_fraction * peak (but for `constant`). `wsd` stays at the peak until the last
+    decay_fraction of the steps, the others decay from the end of the warm-up on. A function of its arguments alone, so
+    a resumed run has the rates of one that was never stopped.
     """
     warmup = round(schedule.warmup_fraction * steps)
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, steps - 1 - warmup)
+    top = warmup  # the last step at the peak
+    if schedule.decay_fraction is not None:
+        top = max(warmup, steps - 1 - max(1, round(schedule.decay_fraction * steps)), 0)
+    progress = max(0, step - top) / max(1, steps - 1 - top)
     height = SCHEDULES[schedule.name](min(1.0, progress))
     return peak * (schedule.min_lr_fraction + (1.0 - schedule.min_lr_fraction) * height)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.sections.train import Optimizer, TrainResources
+from manta.sections.optimisation import Optimizer
+from manta.sections.train import TrainResources
 
 
 def config(optimizer: Optimizer, resources: TrainResources, accumulation: int, universal: bool) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def config(optimizer: Optimizer, resources: TrainResources, accumulation: int, u
         "bf16": {"enabled": optimizer.precision == "bf16"},
         "gradient_clipping": optimizer.grad_clip,
         "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,  # those we offer are tested here: see optimizers.SUPPORTED
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 2**62,  # Manta reports; DeepSpeed need not
     }

@@ -45,7 +45,8 @@ def suited(config: Config, objective: str) -> dict[str, Any]:
 
 def mismatch(name: str, kind: Kind, objective: str) -> InputError:
     """The refusal of a model of this type and kind under an objective of another, with what would fit."""
-    objectives = [known for known, trained in KINDS.items() if trained == kind]
+    # Distillation is part of compressing, no choice of a recipe for training.
+    objectives = [known for known, trained in KINDS.items() if trained == kind and known != "distillation"]
     families = [known for known, trained in FAMILIES.items() if trained == KINDS[objective]]
     return InputError(
         f"objective.name = {objective!r} trains {WORDS[KINDS[objective]]}s, and a model of type {name!r} is no such: set "
