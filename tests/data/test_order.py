@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import shuffle
-from manta.data.order import permute, rows_of, step_rows
+from manta.data.order import permute, rows_of, step_samples
 
 # Rows, rows of a batch and of a shard; among the rows a power of two, which the permutation's bits just hold, and one more.
 SIZES = [(1000, 8, 128), (4096, 16, 512), (4097, 16, 512), (20_000, 64, 2048), (100_003, 256, 2048)]
@@ -96,9 +96,8 @@ def test_samples_beyond_the_corpus_are_the_next_epoch() -> None:
 def test_workers_share_the_same_batches(workers: int, start: int) -> None:
     """Ranks put side by side give each step's batch in the one order, from any starting step."""
     steps = np.arange(start, start + 20)
-    batches = np.concatenate([step_rows(steps, 30, rank, workers, 101, 9) for rank in range(workers)], axis=1)
-    whole = rows_of(np.arange(33 * 30), 101, 9).reshape(33, 30)
-    assert np.array_equal(batches, whole[start : start + 20])
+    samples = np.concatenate([step_samples(steps, 30, rank, workers) for rank in range(workers)], axis=1)
+    assert np.array_equal(samples, np.arange(start * 30, (start + 20) * 30).reshape(20, 30))
 
 
 @pytest.mark.parametrize("index", [-1, 10])
@@ -109,4 +108,4 @@ def test_an_index_outside_the_corpus_is_refused(index: int) -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be shared by 4 workers"):
-        step_rows(np.arange(2), 6, 0, 4, 100, 0)
+        step_samples(np.arange(2), 6, 0, 4)

@@ -12,7 +12,7 @@ import torch
 
 from manta.models.build import build
 from manta.models.presets import config
-from manta.objectives import OBJECTIVES
+from manta.objectives import TABLE
 from manta.schema import NewModel, Optimizer, TrainResources
 from manta.train import engine as engines
 
@@ -41,7 +41,7 @@ def start(stage: int, precision: str, micro_batch: int = ROWS, freeze: bool = Fa
         model.model.embed_tokens.weight.requires_grad_(False)
     resources = TrainResources(zero_stage=stage, micro_batch=micro_batch)
     optimizer = Optimizer.model_validate({"precision": precision, "lr": 1e-2})
-    return engines.Engine(model, OBJECTIVES["clm"][0], optimizer, resources, accumulation=ROWS // micro_batch)
+    return engines.Engine(model, TABLE["clm"].loss, optimizer, resources, accumulation=ROWS // micro_batch)
 
 
 def train(engine: engines.Engine, steps: range) -> list[tuple[float, float]]:

@@ -59,11 +59,3 @@ def _uniform(digests: Any, half: int, seed: int, purpose: str) -> Any:
 def content_hash(digests: Any) -> str:
     """SHA-256 (hex) over the sorted digests: what a set of documents holds, in whatever order or files."""
     return hashlib.sha256(b"".join(sorted(row.tobytes() for row in digests))).hexdigest()
-
-
-def ordered_hash(ids: list[str], digests: Any) -> str:
-    """SHA-256 (hex) over the sorted (id, digest) pairs: also where each document stands, so the order of the shards."""
-    hasher = hashlib.sha256()
-    for name, row in sorted(zip(ids, digests, strict=True), key=lambda pair: pair[0]):
-        hasher.update(name.encode() + b"\0" + row.tobytes())
-    return hasher.hexdigest()

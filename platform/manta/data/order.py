@@ -10,15 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from manta.data.draws import GOLDEN, mix
+
 _ROUNDS = 6
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, elementwise on uint64."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def _encrypt(values: np.ndarray, keys: np.ndarray, half_bits: int) -> np.ndarray:
@@ -26,7 +20,7 @@ def _encrypt(values: np.ndarray, keys: np.ndarray, half_bits: int) -> np.ndarray
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right + key) & mask)
+        left, right = right, left ^ (mix(right + key) & mask)
     return (left << shift) | right
 
 
@@ -40,11 +34,9 @@ def permute(index: np.ndarray, num_rows: int, seed: int, epoch: np.ndarray | int
         raise ValueError(f"index must lie in [0, {num_rows})")
     half_bits = max(1, ((num_rows - 1).bit_length() + 1) // 2)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
-        base = _mix(
-            np.uint64(seed) * _GOLDEN + _mix(np.broadcast_to(epoch, index.shape).astype(np.uint64) + np.uint64(1))
-        )
+        base = mix(np.uint64(seed) * GOLDEN + mix(np.broadcast_to(epoch, index.shape).astype(np.uint64) + np.uint64(1)))
         rounds = np.arange(1, _ROUNDS + 1, dtype=np.uint64)[:, None]
-        keys = _mix(base[None, :] + rounds * _GOLDEN)  # (rounds, samples)
+        keys = mix(base[None, :] + rounds * GOLDEN)  # (rounds, samples)
         values = _encrypt(index.astype(np.uint64), keys, half_bits)
         while (outside := values >= np.uint64(num_rows)).any():
             values[outside] = _encrypt(values[outside], keys[:, outside], half_bits)
@@ -68,9 +60,3 @@ def step_samples(steps: np.ndarray, batch: int, rank: int, workers: int) -> np.n
     share = batch // workers
     first = np.asarray(steps, dtype=np.int64)[:, None] * batch + rank * share
     return first + np.arange(share, dtype=np.int64)[None, :]
-
-
-def step_rows(steps: np.ndarray, batch: int, rank: int, workers: int, num_rows: int, seed: int) -> np.ndarray:
-    """The corpus rows of `step_samples`: int64 (steps, batch / workers)."""
-    samples = step_samples(steps, batch, rank, workers)
-    return rows_of(samples.ravel(), num_rows, seed).reshape(samples.shape)

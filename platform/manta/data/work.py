@@ -20,7 +20,7 @@ from manta.sections.prepare import Source, Step
 from manta.storage import Folder
 
 # Texts are held and written in pieces of about this many characters, so that a task's memory does not grow with its files.
-PIECE_CHARS = 8 << 20
+PIECE_CHARS = 2 << 20
 BATCH = 256
 AUGMENTED = "work/augmented/"  # parts with documents that were not read but made
 DROPPED_START = 200  # characters of a dropped document that are kept, to recognise it

@@ -18,7 +18,7 @@ from manta.objectives.nsp import nsp, nsp_scored
 from manta.objectives.sums import NOT_SCORED, mean
 from manta.sections.objective import Denoising, Distillation, MultiMlm, Objective
 
-__all__ = ["LAYOUTS", "NOT_SCORED", "OBJECTIVES", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems"]  # fmt: skip
+__all__ = ["NOT_SCORED", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems"]  # fmt: skip
 
 # (model, batch of tensors) -> (sums, counts), both scalars or both (parts,), float32 and int64.
 Loss = Callable[..., tuple[Any, Any]]
@@ -53,8 +53,6 @@ TABLE: dict[str, Entry] = {
     "denoising": Entry(denoising, labels_scored, ("tokens",), BOTH, METHODS["spans"] + TEXT, "AutoModelForSeq2SeqLM"),
     "distillation": Entry(distillation, clm_scored, ("tokens",), DECODERS, TEXT, "AutoModelForCausalLM"),
 }  # fmt: skip
-OBJECTIVES: dict[str, tuple[Loss, Scored]] = {name: (entry.loss, entry.scored) for name, entry in TABLE.items()}
-LAYOUTS: dict[str, tuple[str, ...]] = {name: entry.layouts for name, entry in TABLE.items()}
 
 
 def loss_of(objective: Objective, teacher: Callable[..., Any] | None = None) -> Loss:
