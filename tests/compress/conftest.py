@@ -80,6 +80,6 @@ def _write_shards(shards: Path, rows, facts) -> None:
     examples = pa.table({"input": [f"Return {n} times the value." for n in range(6)], "target": ["the value"] * 6})
     (shards / "examples").mkdir()
     pq.write_table(examples, shards / "examples" / "validation.parquet")
-    manifest = {"kind": "prepare", "name": "shards", "fingerprint": "0" * 64, "content": "1" * 64}
+    manifest = {"kind": "prepare", "name": "shards", "fingerprint": "0" * 64, "content": "1" * 64, "inputs": {}}
     (shards / "manifest.json").write_text(json.dumps(manifest))
     (shards / "COMPLETE").write_text("")

@@ -66,3 +66,17 @@ def test_a_store_that_is_no_disk(tmp_path: Path) -> None:
     again.close()
     assert [line["step"] for line in read(folder)] == [1]
     folder.clear()
+
+
+def test_the_file_is_json_also_where_a_loss_is_none(tmp_path: Path) -> None:
+    metrics = Metrics(Folder(tmp_path), 0, 0)
+    metrics.add("train", 1, loss=float("nan"), grad_norm=float("inf"), tokens=8)
+    metrics.add("sample", 1, prompt="a", text="b")
+    metrics.close()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert lines[0] == {"step": 1, "kind": "train", "loss": None, "grad_norm": None, "tokens": 8}
+    assert lines[1]["text"] == "b"

@@ -92,7 +92,11 @@ def _curves(folder: Folder) -> list[str]:
     records = [json.loads(line) for line in folder.read_text("metrics.jsonl").splitlines() if line.strip()]
     charts = []
     for kind, figure in CURVES:
-        points = [(record["step"], record[figure]) for record in records if record["kind"] == kind and figure in record]
+        points = [
+            (record["step"], record[figure])
+            for record in records
+            if record["kind"] == kind and record.get(figure) is not None
+        ]
         if len(points) > 1:
             charts.append(f"<h2>{kind} {_text(figure.replace('_', ' '))}</h2>{_chart(points)}")
     return charts

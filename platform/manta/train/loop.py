@@ -14,10 +14,11 @@ import numpy as np
 
 from manta.data.shards import load_index
 from manta.data.stream import Ahead, Feed, batches, viewed
-from manta.errors import MantaError
+from manta.errors import MantaError, StageFailed
 from manta.objectives import NOT_SCORED, TABLE, attach, detach, loss_of
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.objective import Clm, Objective
+from manta.sections.train import TrainResources
 from manta.storage import Folder
 from manta.train import checkpoint, optimizers, samples, unfreezing
 from manta.train import speed as speeds
@@ -169,7 +170,7 @@ def train(job: Job) -> dict[str, Any]:
     figures: dict[str, Any] = {"stopped": not finished, "step": step}
     if finished:
         if course.spared not in (None, step):
-            _load_best(engine, folder, course.spared, rank)
+            _load_best(engine, folder, course.spared, rank, resources)
         _export(job, engine, model, folder)
     if metrics and finished:
         figures |= _figures(step, metrics.last, model, resumed_from, trained_seconds, time.monotonic() - started)
@@ -235,13 +236,18 @@ class _Show:
         return samples.take(self.engine.engine.module, self.tokenizer, self.objective, self.settings, step)
 
 
-def _load_best(engine: Any, folder: Folder, step: int, rank: int) -> None:
-    """Put the weights of the best validation back."""
+def _load_best(engine: Any, folder: Folder, step: int, rank: int, resources: TrainResources) -> None:
+    """Put the weights of the best validation back. Raises StageFailed where they were stored for other resources."""
     import torch
 
     from manta.train import engine as engines
 
     kept = checkpoint.at(folder, step)
+    if (kept.workers, kept.zero_stage) != (resources.workers, resources.zero_stage) and resources.zero_stage:
+        raise StageFailed(
+            f"early_stop.keep_best: the best weights, of step {step}, were stored by {kept.workers} workers with ZeRO stage "
+            f"{kept.zero_stage}: resume with resources.workers={kept.workers} resources.zero_stage={kept.zero_stage}"
+        )
     with checkpoint.opened(folder, kept, False, engines.to_universal, rank, torch.distributed.barrier) as place:
         engine.load(*place)
 

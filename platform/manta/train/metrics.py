@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -54,7 +55,9 @@ class Metrics:
 
     def add(self, kind: str, step: int, **figures: Any) -> None:
         """One line: `kind` is train, validation, memory or sample, `step` the number of steps trained so far."""
-        line = {"step": step, "kind": kind, **figures}
+        # A number that is none has no place in JSON: other readers of the file would stop there.
+        told = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
+        line = {"step": step, "kind": kind, **told}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self.lines += 1
