@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +120,18 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
     model(ids, position_ids=rows_of([[5, 7], [12]]), labels=ids).loss.backward()
     for before, parameter in zip(plain, model.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, before)
+
+
+def test_the_reference_engine_scores_it_from_its_directory(tmp_path: Path) -> None:
+    """In a fresh process, where nothing has taught Transformers this type yet."""
+    from manta.models.build import build
+    from manta.models.presets import config
+    from manta.sections.model import NewModel
+
+    build(config(NewModel(preset="lstm-tiny"), 50, {}), seed=0).save_pretrained(tmp_path)
+    ask = (
+        "import sys; from pathlib import Path; from manta.evaluate import hf_engine; "
+        "print(hf_engine.load(Path(sys.argv[1]), 'float32', 8).nll([[1, 2, 3, 4]])[0])"
+    )
+    found = subprocess.run([sys.executable, "-c", ask, tmp_path], capture_output=True, text=True, check=True)
+    assert float(found.stdout) == pytest.approx(3 * math.log(50), rel=0.1)

@@ -15,6 +15,10 @@ def load(model: Path, dtype: str, max_tokens: int) -> Engine:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from manta.models.classes import know
+    from manta.models.load import model_config
+
+    know(model_config(str(model)))
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
     return Engine(lambda rows: _nll(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
 
