@@ -121,6 +121,15 @@ class Engine:
                 scored.append(counts.double().reshape(-1))
         return torch.stack(losses).sum(0).tolist(), torch.stack(scored).sum(0).tolist()
 
+    def total(self, values: list[float]) -> list[float]:
+        """Elementwise sums over all ranks, in double precision."""
+        import torch
+
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        if torch.distributed.get_world_size() > 1:
+            torch.distributed.all_reduce(total)
+        return [float(value) for value in total.cpu()]
+
     def save(self, parent: Path, tag: str) -> None:
         """Write this rank's part of a checkpoint to parent/tag. All ranks must call it."""
         with _quiet():

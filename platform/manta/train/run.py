@@ -89,7 +89,7 @@ def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, pr
     from manta.data.shards import load_index
     from manta.data.stream import Feed
     from manta.models import load, presets
-    from manta.train.loop import Job
+    from manta.train.job import Job
 
     source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
     if isinstance(recipe, FinetuneRecipe):

@@ -1,0 +1,53 @@
+"""What the driver decided before the workers start, and the model it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from manta.data.stream import Feed
+from manta.objectives import attach
+from manta.schema import FinetuneRecipe, PretrainRecipe
+from manta.sections.objective import Clm, Objective
+from manta.storage import Folder
+
+
+@dataclass(frozen=True)
+class Job:
+    """Plain values, the same on every rank."""
+
+    recipe: PretrainRecipe | FinetuneRecipe
+    folder: str  # the run's own
+    feed: Feed  # of all steps
+    accumulation: int
+    flops_per_token: float
+    config: dict[str, Any] | None  # content of config.json of a model from scratch
+    source: str | None  # Hugging Face directory of a model to start from
+    tokenizer: str  # directory with the tokenizer's files
+    mailbox: Any  # cluster.relay's actor
+
+    @property
+    def objective(self) -> Objective:
+        return self.recipe.objective if isinstance(self.recipe, PretrainRecipe) else Clm(name="clm")
+
+
+def model_of(job: Job, note: Callable[[str], Any]) -> Any:
+    """The model as training starts: from scratch or from a source, adapted if the recipe says so; equal on all ranks."""
+    import torch
+
+    if job.config is not None:
+        from manta.models.build import build
+
+        return attach(job.objective, build(job.config, job.recipe.seed, job.objective.name), job.recipe.seed)
+    from manta.models.load import load
+
+    assert job.source is not None
+    with Folder(job.source).local() as path:
+        model = load(path, job.recipe.optimizer.precision, job.objective.name, job.recipe.seed, note)
+    if isinstance(job.recipe, FinetuneRecipe):
+        from manta import adapt
+
+        torch.manual_seed(job.recipe.seed)
+        model = adapt.apply(model, job.recipe.adapt)
+    return attach(job.objective, model, job.recipe.seed)
