@@ -159,7 +159,7 @@ def test_t5(monkeypatch: pytest.MonkeyPatch) -> None:
     found = view({"input_ids": corpus(8, noise.tokens)}, np.arange(8) + 10**6, 0)
     labels = torch.tensor(found["labels"]).long()
     said = model(input_ids=torch.tensor(found["input_ids"]).long(), labels=labels).logits.argmax(-1)
-    assert (said == labels).float().mean() > 0.9
+    assert (said == labels).float().mean() > 0.8
 
 
 @torch.no_grad()

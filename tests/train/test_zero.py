@@ -36,3 +36,15 @@ def test_overlap_is_only_for_devices_with_streams() -> None:
         config(Optimizer(), TrainResources(gpus_per_worker=0), 1, False)["zero_optimization"]["overlap_comm"] is False
     )
     assert "overlap_comm" not in config(Optimizer(), TrainResources(gpus_per_worker=1), 1, False)["zero_optimization"]
+
+
+def test_no_bucket_is_larger_than_the_model() -> None:
+    small = config(Optimizer(), TrainResources(zero_stage=2), 1, False, moving=1000)["zero_optimization"]
+    large = config(Optimizer(), TrainResources(zero_stage=2), 1, False, moving=7 * 10**9)["zero_optimization"]
+    assert small["reduce_bucket_size"] == small["allgather_bucket_size"] == 1000
+    assert large["reduce_bucket_size"] == large["allgather_bucket_size"] == 500_000_000
+
+
+def test_gradients_are_clipped_once() -> None:
+    plain = config(Optimizer(precision="fp32"), TrainResources(zero_stage=0), 1, False)
+    assert plain["gradient_clipping"] == 0.0  # the engine does it

@@ -21,18 +21,23 @@ def clm(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, to
     scalars: float32 nats, int64.
     """
     inputs, targets = shifted(batch)
-    logits = model(**inputs, use_cache=False).logits[:, :-1]  # (batch, seq - 1, vocab)
+    logits = model(**inputs, use_cache=False).logits  # (batch, seq, vocab)
     return cross_entropy(logits, targets)
 
 
 def shifted(batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """What the model reads, and what its first seq - 1 positions are to predict: int64 (batch, seq - 1)."""
+    """What the model reads, and what each of its positions is to predict: int64 (batch, seq), -100 where nothing is.
+
+    The last position, which has nothing to predict, stays in: cutting it off the logits would copy all of them.
+    """
+    import torch
+
     inputs = {"input_ids": batch["input_ids"].long()}  # (batch, seq)
     targets = batch.get("labels", inputs["input_ids"])[:, 1:].long()
     if "position_ids" in batch:
         inputs["position_ids"] = batch["position_ids"].long()  # (batch, seq)
         targets = targets.masked_fill(inputs["position_ids"][:, 1:] == 0, NOT_SCORED)
-    return inputs, targets
+    return inputs, torch.nn.functional.pad(targets, (0, 1), value=NOT_SCORED)
 
 
 def clm_scored(batch: Mapping[str, np.ndarray]) -> int:

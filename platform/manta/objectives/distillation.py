@@ -29,10 +29,10 @@ def distillation(
     import torch
 
     inputs, targets = shifted(batch)
-    where = targets != NOT_SCORED  # (batch, seq - 1)
+    where = targets != NOT_SCORED  # (batch, seq)
     with torch.no_grad():
-        wanted = teacher(**inputs)[:, :-1][where].float()  # (scored, vocab)
-    logits = model(**inputs, use_cache=False).logits[:, :-1][where].float()
+        wanted = teacher(**inputs)[where].float()  # (scored, vocab)
+    logits = model(**inputs, use_cache=False).logits[where].float()
     # Vocabularies are padded to different sizes: what only one of both has is no token.
     size = min(wanted.size(-1), logits.size(-1))
     soft = torch.nn.functional.kl_div(

@@ -13,13 +13,12 @@ NOT_SCORED = -100
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of -log p(target) in nats and how many targets there are: scalars, float32 and int64.
 
-    `logits` (..., classes) of any precision, `targets` int64 (...), -100 where nothing is scored.
+    `logits` (..., classes) of any precision, `targets` int64 (...), -100 where nothing is scored. Beside the logits
+    there is one more tensor of their size and precision, their gradient, which is worked out with the loss.
     """
-    import torch
+    from manta.objectives.fused import CrossEntropy
 
-    loss = torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.size(-1)).float(), targets.reshape(-1), ignore_index=NOT_SCORED, reduction="sum"
-    )
+    loss = CrossEntropy.apply(logits.reshape(-1, logits.size(-1)), targets.reshape(-1))
     return loss, (targets != NOT_SCORED).sum()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from manta.objectives import mean
 from manta.sections.optimisation import Optimizer
 from manta.sections.train import TrainResources
-from manta.train import optimizers, shm_op, zero
+from manta.train import memory, optimizers, shm_op, zero
 
 Objective = Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
 Decide = Callable[[float, float | None], bool]
@@ -26,6 +26,7 @@ def prepare_process(resources: TrainResources) -> None:
 
     if resources.gpus_per_worker == 0:
         torch.set_num_threads(resources.cpus_per_worker)
+        memory.keep()
 
 
 class Engine:
@@ -45,6 +46,7 @@ class Engine:
         self.layers = optimizers.depths(name for name, _ in model.named_parameters()).layers
         self.moves = optimizers.make(optimizers.groups(model, optimizer, by_layer), optimizer)
         self.hold = optimizers.Hold(self.moves)
+        moving = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         with _quiet():
             import deepspeed
 
@@ -54,7 +56,7 @@ class Engine:
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=model,
                 optimizer=self.moves,
-                config=zero.config(optimizer, resources, accumulation, universal),
+                config=zero.config(optimizer, resources, accumulation, universal, moving),
                 dist_init_required=False,
             )
             self.hold.on = False
@@ -62,8 +64,9 @@ class Engine:
         self.objective = objective
         self.resources = resources
         self.device = self.engine.device
-        # Without ZeRO and bf16, DeepSpeed clips with plain PyTorch and forgets the norm.
-        self.keeps_norm = resources.zero_stage > 0 or optimizer.precision == "bf16"
+        self.wrapped, self.grad_clip = zero.wrapped(optimizer, resources), optimizer.grad_clip
+        if not self.wrapped and resources.workers == 1:
+            self.engine.enable_backward_allreduce = False  # it would copy all gradients there and back
         self.partly_frozen = any(not parameter.requires_grad for parameter in model.parameters())
 
     def _micro_batches(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -88,7 +91,6 @@ class Engine:
         Returns this rank's share of the loss (nats; the shares of all ranks add up to the global mean) and the global
         gradient norm before clipping.
         """
-        import torch
 
         optimizers.set_rates(self.engine.optimizer.param_groups, lr, lowest)
         self.engine.train()
@@ -98,15 +100,23 @@ class Engine:
             loss = mean(sums, scored)
             # DeepSpeed averages gradients over the workers; the mean over tokens is taken here already.
             self.engine.backward(loss * self.resources.workers, scale_wrt_gas=False)
-            if not self.keeps_norm and self.engine.is_gradient_accumulation_boundary():
-                gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-                norm = torch.nn.utils.get_total_norm(gradients)
+            if not self.wrapped and self.engine.is_gradient_accumulation_boundary():
+                norm = self._clip()
             total += float(loss.detach())
             if decide is not None and self.engine.is_gradient_accumulation_boundary():
                 self.hold.on = not decide(total, None if norm is None else float(norm))
             self.engine.step()
             self.hold.on = False
         return total, float(self.engine.get_global_grad_norm() if norm is None else norm)
+
+    def _clip(self) -> Any:
+        """Bring the norm of all gradients down to grad_clip if it is above; returns what it was."""
+        import torch
+
+        moving = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in moving])
+        torch.nn.utils.clip_grads_with_norm_(moving, self.grad_clip, norm)
+        return norm
 
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[list[float], list[float]]:
         """Sums of losses and numbers of what is scored over this rank's rows, one of each part, without training."""
