@@ -65,9 +65,7 @@ def near_duplicates(bench: harness.Bench, folder: Folder, parts: list[str], repe
     def manta() -> dict[str, Any]:
         context = corpus.Context(folder, f"bench-{time.monotonic_ns()}", 1, "none", Progress(quiet=True))
         started = time.process_time()
-        chosen = {"ngram": settings.ngram, "bands": settings.bands, "band_rows": settings.rows}
-        partitions = exchange.num_partitions(everything.num_kept * settings.bands)
-        items = exchange.part_items(everything, context, partitions, **chosen)
+        items, partitions = neardup.items(everything, settings, context)
         for item in items:
             neardup.sign(item)
         for item in exchange.partition_items(items, context, partitions):

@@ -26,11 +26,7 @@ def near_dedup(corpus: Corpus, step: NearDedup, context: Context) -> Corpus:
     holds at most PARTITION_PAIRS on average, with a standard deviation of at most sqrt(n x PARTITION_PAIRS): 2.4% for
     10^4 parts. The driver holds one edge for each repeated document and those of one partition.
     """
-    partitions = exchange.num_partitions(corpus.num_kept * step.bands)
-    settings = {"ngram": step.ngram, "bands": step.bands, "band_rows": step.rows}
-    parts = exchange.part_items(corpus, context, partitions, **settings)
-    for item in parts:
-        item["edges"] = item["output"].replace("part-", "edges-")
+    parts, partitions = items(corpus, step, context)
     exchange.run(sign, parts, context, "parts signed")
     found = exchange.run(
         link, exchange.partition_items(parts, context, partitions), context, "partitions of bands compared"
@@ -43,10 +39,18 @@ def near_dedup(corpus: Corpus, step: NearDedup, context: Context) -> Corpus:
     return without(corpus, edges[:, 0], edges[:, 1], "near_dedup", context)
 
 
+def items(corpus: Corpus, step: NearDedup, context: Context) -> tuple[list[Item], int]:
+    """What `sign` is called with, one for each part, and the number of partitions it writes pairs for."""
+    partitions = exchange.num_partitions(corpus.num_kept * step.bands)
+    settings = {"ngram": step.ngram, "bands": step.bands, "band_rows": step.rows}
+    parts = exchange.part_items(corpus, context, partitions, **settings)
+    return [item | {"edges": item["output"].replace("part-", "edges-")} for item in parts], partitions
+
+
 def sign(item: Item) -> Item:
     """Write the edges within a part, then its (band hash, first document of a cluster) pairs, each hash once.
 
-    `item`: as `exchange.part_items` makes it, edges (a path), ngram, bands, band_rows.
+    `item`: as `items` makes it.
     """
     texts, rows = exchange.texts(item), np.asarray(item["rows"], dtype=np.int64)
     hashes, documents = [], []
