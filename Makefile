@@ -4,7 +4,7 @@ PROFILE ?=
 EXTRAS ?=
 RUN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart smollm2 test unit lint format bench docs locks clean
+.PHONY: help env quickstart smollm2 test unit drill lint format bench docs locks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: env lint ## lint, format check, types, and all tests
 
 unit: env ## only the tests that start no engine
 	@$(RUN)/python -m pytest -m "not integration"
+
+drill: env ## the slow tests: whole loss curves of killed, resumed and differently spread runs (ten minutes)
+	@$(RUN)/python -m pytest -m slow
 
 lint: env ## ruff, mypy, and whether the locks and the README are current
 	@$(RUN)/ruff check .

@@ -1,8 +1,11 @@
-"""What do Ray Train, DeepSpeed and the ordered stream cost over a bare PyTorch loop on one worker?
+"""What do Ray Train, DeepSpeed and the ordered stream cost over a bare PyTorch loop, what does a failure cost, and does
+`manta plan` tell the truth?
 
 All competitors train the same Llama from scratch on the same rows with the same batch, in fp32 (bf16 is emulated on
-processors without AVX512-BF16 or AMX), on the same number of threads. Counted is the speed of a step once it is warm: tokens per second, the median over the steps after the first few. Start-up,
-validation and saving are left out.
+processors without AVX512-BF16 or AMX), on the same number of threads: the bare loop and the Hugging Face Trainer with
+DeepSpeed against one worker, the bare loop under DistributedDataParallel against two. Counted is the speed of a step once
+it is warm: tokens per second, the median over the steps after the first few. Start-up, validation and saving are left out.
+The full run adds the bare loop compiled against Manta compiled.
 """
 
 from __future__ import annotations
@@ -16,50 +19,69 @@ from typing import Any
 
 import corpus
 import harness
+import plan
+import recovery
 
 from manta import cluster, recipe, stage
 from manta.progress import Progress
 
 YARDSTICKS = Path(__file__).resolve().parent / "yardsticks"
-PRESET, ROWS, SEQ_LEN, VOCAB_SIZE, THREADS, WARM_STEPS = "llama-7m", 8, 256, 8192, 2, 5
+PRESET, ROWS, SEQ_LEN, VOCAB_SIZE, CORES, WARM_STEPS = "llama-7m", 8, 256, 8192, 2, 5
+# figure -> (competitor, yardstick)
+RATIOS = {
+    "vs_bare_1": ("manta", "bare"),
+    "vs_hf_trainer": ("manta", "hf_trainer"),
+    "vs_bare_ddp_2": ("manta_2", "bare_ddp_2"),
+    "vs_bare_compiled_1": ("manta_compiled", "bare_compiled"),
+}
 
 
 def main() -> None:
     with harness.bench("train", __doc__) as bench:
-        steps = 20 if bench.quick else 120
+        steps = 14 if bench.quick else 60
         bench.settings.update(
-            preset=PRESET,
-            rows=ROWS,
-            seq_len=SEQ_LEN,
-            vocab_size=VOCAB_SIZE,
-            threads=THREADS,
-            steps=steps,
-            zero_stage=0,
-            precision="fp32",
-        )
+            preset=PRESET, rows=ROWS, seq_len=SEQ_LEN, vocab_size=VOCAB_SIZE, cores=CORES, steps=steps, zero_stage=0, precision="fp32"
+        )  # fmt: skip
         bench.say("train: preparing shards (not measured)")
         shutil.rmtree(harness.SCRATCH / "train", ignore_errors=True)
         shards = _shards()
-        words = [shards, PRESET, steps, ROWS, THREADS]
         try:
-            runs = bench.alternate(
-                {
-                    "manta": lambda: _manta(shards, steps),
-                    "bare": harness.command([sys.executable, YARDSTICKS / "bare_loop.py", *words], timeout=600),
-                    "hf_trainer": harness.command([sys.executable, YARDSTICKS / "hf_trainer.py", *words], timeout=600),
-                },
-                repeats=3 if bench.quick else 7,
-            )
+            _speed(bench, shards, steps)
+            recovery.measure(bench)
         finally:
             cluster.disconnect()
-        for name in ("bare", "hf_trainer"):
-            bench.ratio(f"vs_{name}{'_1' if name == 'bare' else ''}", runs, of="manta", over=name, key="tokens_per_s")
-        for name, taken in runs.items():
-            done = [run for run in taken if not run.error]
-            bench.figure(f"{name}_tokens_per_s", [run.value("tokens_per_s") for run in done], unit="tok/s")
-            if name != "hf_trainer":  # which reports the mean of all steps instead
-                bench.figure(f"{name}_last_loss", [run.value("loss") for run in done], unit="nats")
-        bench.figure("manta_data_wait_share", [run.value("data_wait_share") for run in runs["manta"] if not run.error])
+        plan.measure(bench)
+
+
+def _speed(bench: harness.Bench, shards: Path, steps: int) -> None:
+    """A step against the yardsticks', each run next to its neighbour."""
+
+    def yardstick(name: str, *more: Any) -> harness.Command:
+        words = [sys.executable, YARDSTICKS / f"{name}.py", shards, PRESET, steps, ROWS, CORES, *more]
+        return harness.command(words, timeout=900)
+
+    competitors = {
+        "manta": lambda: _manta(shards, steps, workers=1),
+        "bare": yardstick("bare_loop"),
+        "hf_trainer": yardstick("hf_trainer"),
+        "manta_2": lambda: _manta(shards, steps, workers=CORES),
+        "bare_ddp_2": yardstick("bare_ddp"),
+    }
+    if not bench.quick:
+        competitors["manta_compiled"] = lambda: _manta(shards, steps, workers=1, compiled=True)
+        competitors["bare_compiled"] = yardstick("bare_loop", "compile")
+    runs = bench.alternate(competitors, repeats=2 if bench.quick else 5)
+    for figure, (of, over) in RATIOS.items():
+        if of in runs:
+            bench.ratio(figure, runs, of=of, over=over, key="tokens_per_s")
+    for name, taken in runs.items():
+        done = [run for run in taken if not run.error]
+        bench.figure(f"{name}_tokens_per_s", [run.value("tokens_per_s") for run in done], unit="tok/s")
+        if name != "hf_trainer":  # which reports the mean of all steps instead
+            bench.figure(f"{name}_last_loss", [run.value("loss") for run in done], unit="nats")
+    for name in ("manta", "manta_2"):
+        waits = [run.value("data_wait_share") for run in runs[name] if not run.error]
+        bench.figure(f"{name}_data_wait_share", waits)
 
 
 def _shards() -> Path:
@@ -78,7 +100,7 @@ def _shards() -> Path:
     return Path(made.artifact.folder.url)
 
 
-def _manta(shards: Path, steps: int) -> dict[str, Any]:
+def _manta(shards: Path, steps: int, workers: int, compiled: bool = False) -> dict[str, Any]:
     """A pre-training run through the front door; its figures are those of its own metrics file."""
     output = shards.parent / "runs"
     shutil.rmtree(output, ignore_errors=True)
@@ -94,7 +116,13 @@ def _manta(shards: Path, steps: int) -> dict[str, Any]:
         "stop": {"steps": steps},
         "checkpoint": {"every_steps": 10**6},
         "evaluate": {"every_steps": 10**6, "max_rows": 1},
-        "resources": {"workers": 1, "cpus_per_worker": THREADS, "micro_batch": ROWS, "zero_stage": 0},
+        "resources": {
+            "workers": workers,
+            "cpus_per_worker": CORES // workers,
+            "micro_batch": ROWS // workers,
+            "zero_stage": 0,
+            "compile": compiled,
+        },
     }
     made = stage.run(_validated(wanted), Progress(quiet=True))
     path = Path(made.artifact.folder.url) / "metrics.jsonl"

@@ -69,3 +69,18 @@ def test_what_rays_daemons_announce_never_reaches_stdout(capsys) -> None:
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == "ray: out of memory\n"
+
+
+def test_what_several_workers_say_is_told_once() -> None:
+    mailbox = cluster._Mailbox()
+    for rank in range(3):
+        mailbox.put({"note": f"rank {rank} finds the disk full", "once": "full"})
+    mailbox.put({"note": "another thing"})
+    mailbox.put({"note": "another thing"})
+    assert [message["note"] for message in mailbox.drain()] == [
+        "rank 0 finds the disk full",
+        "another thing",
+        "another thing",
+    ]
+    mailbox.put({"note": "still full", "once": "full"})
+    assert mailbox.drain() == []

@@ -14,6 +14,7 @@ from manta import plan
 from manta import recipe as recipes
 from manta.errors import InputError
 from manta.models import presets
+from manta.plan import training
 from manta.sections.model import NewModel
 
 PRETRAIN: dict[str, Any] = {
@@ -65,7 +66,7 @@ def test_pretrain(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = figures["memory_per_worker"]
     assert parts["optimizer_bytes"] == 6_819_072 * 12 // 2
     assert parts["total_bytes"] == sum(size for name, size in parts.items() if name != "total_bytes")
-    rates = {rate: figures["flops"] / (2 * plan.FLOPS_PER_CORE[rate]) / 3600 for rate in plan.FLOPS_PER_CORE}
+    rates = {rate: figures["flops"] / (2 * training.FLOPS_PER_CORE[rate]) / 3600 for rate in training.FLOPS_PER_CORE}
     native = planned(PRETRAIN, output, resources__workers=2, resources__address="10.0.0.1:6379")
     assert native["hours"] == pytest.approx(rates["bf16"])
     monkeypatch.setattr("manta.doctor.bf16_in_hardware", lambda: False)
@@ -103,7 +104,7 @@ def test_tune_multiplies(output: Path) -> None:
 
 def test_what_cannot_fit_is_refused_with_what_would(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hardware = {"memory_bytes": 64 * plan.GIB}
-    monkeypatch.setattr(plan.artifact, "hardware", lambda: hardware)
+    monkeypatch.setattr("manta.artifact.hardware", lambda: hardware)
     changes: dict[str, Any] = {
         "model": {"preset": "llama-1b"},
         "resources__workers": 4,

@@ -1,4 +1,4 @@
-"""A plain PyTorch training loop: SHARDS PRESET STEPS ROWS THREADS. fp32, fused AdamW."""
+"""A plain PyTorch training loop: SHARDS PRESET STEPS ROWS THREADS [compile]. fp32, fused AdamW."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ def training_rows(folder: Path, wanted: int) -> torch.Tensor:
     return torch.cat(found)[:wanted].long()
 
 
-def main() -> None:
-    folder, preset = Path(sys.argv[1]), sys.argv[2]
-    steps, rows, threads = map(int, sys.argv[3:])
-    torch.set_num_threads(threads)
-    model = fresh_model(folder, preset)
-    model.train()
+def fused_adamw(model: Any) -> torch.optim.Optimizer:
+    """As Manta groups the weights: matrices decay, norms do not."""
     weights = list(model.parameters())
     groups = [
         {"params": [w for w in weights if w.ndim >= 2], "weight_decay": 0.1},
         {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=1.0e-3, betas=(0.9, 0.95), fused=True)
-    data = training_rows(folder, steps * rows)
+    return torch.optim.AdamW(groups, lr=1.0e-3, betas=(0.9, 0.95), fused=True)
+
+
+def train(model: Any, data: torch.Tensor, rows: int, steps: int) -> tuple[list[float], float]:
+    """Seconds of each step and the last loss; `data` is int64 (steps * rows, seq)."""
+    model.train()
+    optimizer, weights = fused_adamw(model), list(model.parameters())
     seconds, loss = [], torch.tensor(0.0)
     for step in range(steps):
         began = time.perf_counter()
@@ -57,8 +58,20 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - began)
-    speed = batch.numel() / statistics.median(seconds[WARM_STEPS:])
-    print(json.dumps({"tokens_per_s": speed, "loss": float(loss)}))
+    return seconds, float(loss)
+
+
+def main() -> None:
+    folder, preset = Path(sys.argv[1]), sys.argv[2]
+    steps, rows, threads = map(int, sys.argv[3:6])
+    torch.set_num_threads(threads)
+    model = fresh_model(folder, preset)
+    if "compile" in sys.argv[6:]:
+        model.compile()
+    data = training_rows(folder, steps * rows)
+    seconds, loss = train(model, data, rows, steps)
+    speed = rows * data.shape[1] / statistics.median(seconds[WARM_STEPS:])
+    print(json.dumps({"tokens_per_s": speed, "loss": loss}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The Hugging Face Trainer as its users call it: SHARDS PRESET STEPS ROWS THREADS. fp32, its default AdamW."""
+"""The Hugging Face Trainer with DeepSpeed as its users call it: SHARDS PRESET STEPS ROWS THREADS. fp32, its AdamW."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import statistics
 import sys
 import tempfile
@@ -41,7 +43,28 @@ class Clock(transformers.TrainerCallback):
         self._last = time.perf_counter()
 
 
+# What its documentation gives for a run without ZeRO: the rest is taken from the arguments.
+DEEPSPEED = {
+    "zero_optimization": {"stage": 0},
+    "train_micro_batch_size_per_gpu": "auto",
+    "train_batch_size": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_allow_untested_optimizer": True,
+}
+
+
+def one_rank() -> None:
+    """What `torchrun` would set for a single process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {"DS_ACCELERATOR": "cpu", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+
+
 def main() -> None:
+    one_rank()
     folder, preset = Path(sys.argv[1]), sys.argv[2]
     steps, rows, threads = map(int, sys.argv[3:])
     torch.set_num_threads(threads)
@@ -50,7 +73,7 @@ def main() -> None:
         arguments = transformers.TrainingArguments(
             output_dir=scratch, max_steps=steps, per_device_train_batch_size=rows, learning_rate=1.0e-3, weight_decay=0.1,
             adam_beta2=0.95, lr_scheduler_type="constant", use_cpu=True, logging_steps=steps, save_strategy="no",
-            report_to="none", disable_tqdm=True, seed=0,
+            report_to="none", disable_tqdm=True, seed=0, deepspeed=DEEPSPEED,
         )  # fmt: skip
         data = Rows(training_rows(folder, steps * rows))
         trainer = transformers.Trainer(fresh_model(folder, preset), arguments, train_dataset=data, callbacks=[clock])

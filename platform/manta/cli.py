@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     serve.set_defaults(call=run_serve)
 
-    _recipe_command(commands, "plan", "memory per worker, disk, hours; refuses what cannot fit", run_plan, runs=False)
+    _plan_command(commands)
 
     resume = commands.add_parser("resume", help="carry on a run that broke off, from its last checkpoint")
     resume.add_argument("run", help="folder of the run, e.g. runs/quickstart/base")
@@ -96,9 +96,10 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     doctor.set_defaults(call=run_doctor)
 
-    drill = commands.add_parser("drill", help="kill workers of a copy of a run on purpose, prove the same loss curve")
+    drill = commands.add_parser("drill", help="kill or stop workers of a copy of a run, prove the same loss curve")
     drill.add_argument("run", help="folder of a finished pretrain or finetune run")
     drill.add_argument("--kills", type=int, default=2, help="how many times a worker is killed (default: 2)")
+    drill.add_argument("--hang", type=int, default=0, help="how many times one is stopped, as if it hung (default: 0)")
     drill.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
     drill.set_defaults(call=run_drill)
 
@@ -106,6 +107,20 @@ def build_parser() -> argparse.ArgumentParser:
     schema.add_argument("kind", help="prepare, pretrain, finetune, tune, compress, evaluate, serve or pipeline")
     schema.set_defaults(call=run_schema)
     return parser
+
+
+def _plan_command(commands: Any) -> None:
+    what = "memory per worker, disk, hours; refuses what cannot fit; advises on GPUs"
+    plan = _recipe_command(commands, "plan", what, run_plan, runs=False)
+    plan.add_argument("--measure", action="store_true", help="try a few steps of training here, and plan by them")
+    plan.add_argument("--gpu", help="advise on GPUs of this kind: h100, h200, a100, b200, l4 ...")
+    plan.add_argument("--gpus", type=int, help="how many of them (default: as many as the recipe's workers)")
+    plan.add_argument(
+        "--mfu", type=float, default=0.4, help="share of a GPU's peak that training reaches (default: 0.4)"
+    )
+    plan.add_argument("--price-per-hour", type=float, help="of one GPU, in any currency: adds the cost")
+    plan.add_argument("--seq-len", type=int, help="tokens of a row, where the shards are not there yet")
+    plan.add_argument("--vocab-size", type=int, help="of the tokenizer, where the shards are not there yet")
 
 
 def _recipe_command(commands: Any, name: str, what: str, call: Any, runs: bool = True) -> argparse.ArgumentParser:
@@ -174,8 +189,17 @@ def run_serve(args: argparse.Namespace) -> int:
 def run_plan(args: argparse.Namespace) -> int:
     from manta import plan
 
+    given = plan.Given(
+        gpu=args.gpu,
+        gpus=args.gpus,
+        price_per_gpu_hour=args.price_per_hour,
+        mfu=args.mfu,
+        seq_len=args.seq_len,
+        vocab_size=args.vocab_size,
+        measure=args.measure,
+    )
     for item in _load_any(args):
-        _print_plan(plan.plan(item), args.json)
+        _print_plan(plan.plan(item, given), args.json)
     return EXIT_DONE
 
 
@@ -249,7 +273,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 def run_drill(args: argparse.Namespace) -> int:
     from manta.train import drill
 
-    result = drill.drill(args.run, args.kills, _progress(args))
+    result = drill.drill(args.run, args.kills, _progress(args), args.hang)
     print(json.dumps(result) if args.json else drill.text(result))
     return EXIT_DONE
 

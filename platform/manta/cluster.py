@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "DO_NOT_TRACK": "1",
@@ -193,11 +194,15 @@ class _Mailbox:
 
     def __init__(self) -> None:
         self._messages: list[dict[str, Any]] = []
+        self._told: set[str] = set()
         self._stopping = False
 
     def put(self, message: dict[str, Any]) -> bool:
         """Leave a message; returns whether the driver wants the work to stop at the next safe point."""
-        self._messages.append(message)
+        if message.get("once") not in self._told:
+            self._messages.append(message)
+        if "once" in message:
+            self._told.add(message["once"])
         return self._stopping
 
     def drain(self) -> list[dict[str, Any]]:
@@ -212,11 +217,14 @@ class _Mailbox:
 def relay(progress: Progress) -> Iterator[Any]:
     """Yield an actor handle that workers may `put.remote(message)` to; messages reach `progress` within half a second.
 
-    A message is {"update": {done, total, unit, ...figures}} or {"note": text}. The actor takes no CPU.
+    A message is {"update": {done, total, unit, ...figures}} or {"note": text}; of those with the same "once", the first
+    is told. The actor takes no CPU, and stays on the driver's node: others may leave.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
     finished = threading.Event()
 
     def deliver() -> None:

@@ -11,6 +11,7 @@ from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm, Pretraining
 from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
+from manta.sections.resources import TrainResources, TuneResources
 from manta.sections.train import (
     Adapt,
     Batch,
@@ -29,8 +30,6 @@ from manta.sections.train import (
     ServeSettings,
     Stop,
     Task,
-    TrainResources,
-    TuneResources,
     Validate,
 )
 

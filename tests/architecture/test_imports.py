@@ -30,6 +30,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "manta.tune": ("manta.train.run", "manta.stage"),
     "manta.compress": ("manta.models", "manta.tasks", "manta.data"),
+    "manta.plan": ("manta.models", "manta.data.shards", "manta.train", "manta.doctor"),
     "manta.evaluate": ("manta.models", "manta.tasks", "manta.data"),
     "manta.report": ("manta.pipeline",),
     "serving": ("manta.tasks",),

@@ -56,11 +56,11 @@ def test_what_trains_which() -> None:
 
 def test_families_and_formulas_load_no_torch() -> None:
     code = (
-        "import sys; from manta.models import formulas, presets; from manta.sections.model import NewModel\n"
+        "import sys; from manta.models import formulas, memory, presets; from manta.sections.model import NewModel\n"
         "for p in presets.PRESETS:\n"
         "    kind = presets.BY_NAME[presets.OF_PRESET[p]]\n"
         "    c = presets.config(NewModel(preset=p), 100, {}, next(iter(kind.architectures)))\n"
-        "    formulas.training_memory(c, 64, 1, 2, 1, 'bf16'), formulas.flops_per_token(c, 64), formulas.max_positions(c)\n"
+        "    memory.training(c, memory.Setting(64, 1, 2)), formulas.flops_per_token(c, 64), formulas.max_positions(c)\n"
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

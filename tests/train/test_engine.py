@@ -15,6 +15,7 @@ from manta.models.presets import config
 from manta.objectives import TABLE
 from manta.schema import NewModel, Optimizer, TrainResources
 from manta.train import engine as engines
+from manta.train.snapshot import Snapshot
 
 pytestmark = pytest.mark.integration
 VOCAB, SEQ, ROWS = 64, 16, 4
@@ -48,6 +49,12 @@ def train(engine: engines.Engine, steps: range) -> list[tuple[float, float]]:
     return [engine.step(batch(step), ROWS * (SEQ - 1), lr=1e-2) for step in steps]
 
 
+def write(snapshot: Snapshot, folder: Path) -> None:
+    folder.mkdir()
+    sizes = dict(snapshot.write(folder))
+    assert sizes == {path.name: path.stat().st_size for path in folder.iterdir()}, "nothing else is written"
+
+
 def weights(engine: engines.Engine) -> dict[str, Any]:
     found = engine.weights()
     assert found is not None
@@ -64,7 +71,9 @@ def test_a_resumed_engine_continues_to_the_bit(stage: int, precision: str, tmp_p
 
     first = start(stage, precision)
     before = train(first, range(3))
-    first.save(tmp_path, "step-3")
+    copied = first.snapshot("step-3")
+    train(first, range(3, 5))  # training goes on before the copy is written
+    write(copied, tmp_path / "step-3")
     second = start(stage, precision)
     second.load(tmp_path, "step-3")
     assert before + train(second, range(3, 6)) == expected
@@ -115,7 +124,7 @@ def test_frozen_weights_stay_and_resume(tmp_path: Path) -> None:
     embedding = weights(first)["model.embed_tokens.weight"].clone()
     train(first, range(2))
     assert torch.equal(weights(first)["model.embed_tokens.weight"], embedding)
-    first.save(tmp_path, "step-2")
+    write(first.snapshot("step-2"), tmp_path / "step-2")
     second = start(1, "bf16", freeze=True)
     second.load(tmp_path, "step-2")
     assert train(second, range(2, 4)) == expected[2:]

@@ -80,3 +80,20 @@ def test_the_file_is_json_also_where_a_loss_is_none(tmp_path: Path) -> None:
     lines = [json.loads(line, parse_constant=refuse) for line in (tmp_path / FILE).read_text().splitlines()]
     assert lines[0] == {"step": 1, "kind": "train", "loss": None, "grad_norm": None, "tokens": 8}
     assert lines[1]["text"] == "b"
+
+
+def test_on_a_full_disk_lines_wait_for_room(tmp_path: Path) -> None:
+    metrics = Metrics(Folder(tmp_path), 0, 0)
+    metrics.add("train", 1, loss=3.0)
+    there, metrics._file = metrics._file, open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - closed below
+    metrics.add("train", 2, loss=2.0)
+    metrics.add("train", 3, loss=1.0)
+    assert metrics.lines == 3 and [line["step"] for line in read(Folder(tmp_path))] == [1]
+    with pytest.raises(OSError, match="No space left"):
+        metrics.sync()  # a checkpoint that counts these lines must not be called whole
+    metrics._file.close()
+    metrics._file = there
+    metrics.sync()
+    metrics.add("train", 4, loss=0.5)
+    assert [line["step"] for line in read(Folder(tmp_path))] == [1, 2, 3, 4]
+    metrics.close()

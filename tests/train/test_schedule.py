@@ -8,7 +8,8 @@ import pytest
 
 from manta.errors import InputError
 from manta.sections.optimisation import Schedule
-from manta.sections.train import Batch, Stop, TrainResources
+from manta.sections.resources import TrainResources
+from manta.sections.train import Batch, Stop
 from manta.train.schedule import SCHEDULES, accumulation, batch_rows, learning_rate, planned_steps
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -11,62 +10,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from manta import artifact, stage
-from manta import recipe as recipes
-from manta.data import tokenizer
-from manta.data.shards import Index, save_index, write_shard
+from manta import artifact
 from manta.errors import InputError
 from manta.progress import Progress
 from manta.storage import Folder
 from manta.train import checkpoint, drill
 from manta.train.metrics import read
+from tests.train.counting import SEQ, STEPS, VOCAB, raw_recipe, run, write_shards
 
 pytestmark = pytest.mark.integration
-VOCAB, SEQ, STEPS = 300, 32, 60
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An output folder that holds shards: counting upwards from a random number, within 16 of the 300 tokens."""
+    """An output folder that holds shards."""
     output = tmp_path_factory.mktemp("runs")
-    folder = Folder(output / "shards")
-    rows = ((np.random.default_rng(0).integers(0, 16, (500, 1)) + np.arange(SEQ)) % 16 + 20).astype(np.int32)
-    splits = {
-        "train": (write_shard(folder, "train/00000.parquet", {"input_ids": rows[:450]}),),
-        "validation": (write_shard(folder, "validation/00000.parquet", {"input_ids": rows[450:]}),),
-    }
-    save_index(folder, Index(SEQ, VOCAB, 0, 0, 2, splits))
-    (output / "shards/tokenizer").mkdir()
-    tokenizer.train(iter(["a"]), VOCAB, output / "shards/tokenizer")
-    manifest = {
-        "kind": "prepare",
-        "name": "shards",
-        "fingerprint": "f" * 64,
-        "content": "c" * 64,
-        "inputs": {},
-        "metrics": {},
-    }
-    folder.write_text(artifact.MANIFEST, json.dumps(manifest))
-    folder.write_text(artifact.COMPLETE, "")
+    write_shards(output)
     return str(output)
-
-
-def raw_recipe(output: str, name: str = "base", **resources: Any) -> dict[str, Any]:
-    return {
-        "kind": "pretrain", "name": name, "output": output, "data": {"shards": "shards"}, "model": {"preset": "llama-tiny", "num_layers": 1},
-        "optimizer": {"lr": 1e-2, "precision": "fp32"}, "batch": {"samples": 8}, "stop": {"steps": STEPS}, "checkpoint": {"every_steps": 10, "keep": 2},
-        "evaluate": {"every_steps": 20, "max_rows": 31}, "resources": {"workers": 2, "micro_batch": 2, **resources},
-    }  # fmt: skip
-
-
-def run(raw: dict[str, Any]) -> artifact.Artifact:
-    recipe = recipes.validate(raw)
-    assert not isinstance(recipe, recipes.PipelineRecipe)
-    return stage.run(recipe, Progress(quiet=True)).artifact
 
 
 @pytest.fixture(scope="module")

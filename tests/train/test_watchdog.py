@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,22 @@ import ctypes, sys, threading, time
 from manta.sections.optimisation import Watchdog as Limits
 from manta.storage import Folder
 from manta.train.watchdog import Watchdog
-dog = Watchdog(Folder(sys.argv[1]), 3, Limits(step=0.6, first_step=1.5, checkpoint=2.0, validation=0.6), grace=0.8)
+limits = Limits(step=0.6, first_step=1.5, checkpoint=2.0, validation=0.6)
+dog = Watchdog(Folder(sys.argv[1]), 3, limits, grace=0.8)
+"""
+PAIR = """
+import os, signal, sys, time
+from manta.sections.optimisation import Watchdog as Limits
+from manta.storage import Folder
+from manta.train.watchdog import Watchdog
+rank = int(sys.argv[2])
+dog = Watchdog(Folder(sys.argv[1]), rank, Limits(step=2.0 if rank == 0 else 6.0), ranks=2, grace=20.0)
+print("ready", flush=True)
+sys.stdin.readline()
+dog.beat(4)
+def wait_for_the_other():
+    time.sleep(40)
+wait_for_the_other()
 """
 
 
@@ -131,3 +147,64 @@ def test_where_the_stacks_cannot_be_written_the_process_still_ends(tmp_path: Pat
     done, _ = run("dog.beat(1)\ntime.sleep(50)", tmp_path)
     assert done.returncode == EXIT_HUNG
     assert "rank 3" in done.stderr
+
+
+def pair(folder: Path) -> list[subprocess.Popen[str]]:
+    """Two ranks that wait for ever: the first loses its patience after two seconds, the second after six."""
+    command, pipe = [sys.executable, "-c", PAIR, str(folder)], subprocess.PIPE
+    started = [
+        subprocess.Popen([*command, rank], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        for rank in "10"
+    ]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in started:  # both at once, however long each took to start
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return started
+
+
+def stop(processes: list[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_the_other_rank_leaves_its_stacks_too(tmp_path: Path) -> None:
+    (tmp_path / "work/stacks/asked").mkdir(parents=True)
+    for name in ("request", "rank-1"):
+        (tmp_path / "work/stacks/asked" / name).write_text("of an earlier worker group")
+    processes = pair(tmp_path)
+    try:
+        assert processes[1].wait(60) == EXIT_HUNG
+    finally:
+        stop(processes)
+    first, second = ((tmp_path / f"work/stacks/rank-{rank}.txt").read_text() for rank in "01")
+    assert first.startswith("rank 0 (process ") and " s in its step after 4 steps, the limit is " in first
+    assert second.startswith("rank 1 (process ") and ", asked by a rank that hangs: " in second
+    assert "in wait_for_the_other" in first and "in wait_for_the_other" in second
+
+
+def test_a_rank_that_is_stopped_cannot_and_that_is_said(tmp_path: Path) -> None:
+    processes = pair(tmp_path)
+    try:
+        processes[0].send_signal(signal.SIGSTOP)
+        assert processes[1].wait(60) == EXIT_HUNG
+    finally:
+        stop(processes)
+    said = (tmp_path / "work/stacks/rank-1.txt").read_text()
+    assert said.startswith("rank 1 did not answer rank 0, which hangs, within ") and "it is stopped" in said
+
+
+def test_what_gets_ahead_is_not_ended(tmp_path: Path) -> None:
+    done, _ = run("""
+with dog.during("validation"):
+    for _ in range(8):
+        time.sleep(0.2)
+        dog.touch()
+time.sleep(0.1)
+dog.close()
+print("alive")
+""", tmp_path)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "alive\n")

@@ -14,7 +14,7 @@ import torch
 
 from manta.objectives.clm import clm
 from manta.sections.optimisation import Optimizer
-from manta.sections.train import TrainResources
+from manta.sections.resources import TrainResources
 from manta.train import optimizers, shm_op
 from manta.train.engine import prepare_process
 

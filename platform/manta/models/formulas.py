@@ -1,4 +1,4 @@
-"""Parameter counts, floating-point operations and training memory of a model, from its config.json alone."""
+"""Parameter counts, floating-point operations and kept activations of a model, from its config.json alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def flops_per_row(config: Config, seq_len: int, target_len: int | None = None, s
     head = found.head - round((1.0 - scored) * found.vocab * found.main.width)
     if found.decoder is None:
         return total + 6 * head * seq_len
-    target = _target(seq_len, target_len)
+    target = targets(seq_len, target_len)
     total += _blocks(found.decoder, target) + 6 * head * target
     between = 12 * found.decoder.heads * found.decoder.head_dim * target * seq_len
     return total + found.decoder.layers * (6 * found.decoder.memory_weights * seq_len + between)
@@ -66,11 +66,12 @@ def _blocks(stack: Stack, tokens: int) -> int:
     return stack.layers * (6 * stack.weights * tokens + 12 * stack.heads * stack.head_dim * tokens * tokens)
 
 
-def _target(seq_len: int, target_len: int | None) -> int:
+def targets(seq_len: int, target_len: int | None) -> int:
+    """Tokens of a row's decoder: those that are given, or T5's share of the encoder's."""
     return round(TARGET_SHARE * seq_len) if target_len is None else target_len
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- activations -----------------------------------------------------------------------------------------------------
 
 
 def activations(
@@ -93,7 +94,7 @@ def activations(
     """
     found, size = shape(config), BYTES[precision]
     options = {"dropout": found.dropout, "isolated": isolated, "gpu": gpu}
-    target = _target(seq_len, target_len)
+    target = targets(seq_len, target_len)
     stacks = [(found.main, seq_len, 0)] + ([(found.decoder, target, seq_len)] if found.decoder else [])
     outside = sum(tokens * _values(s.outer, s.outer_upcast, s.outer_dropped, size, options) for s, tokens, _ in stacks)
     blocks = [_block(stack, tokens, memory, size, options) for stack, tokens, memory in stacks]
@@ -125,41 +126,3 @@ def _values(kept: int, upcast: int, dropped: int, size: int, options: dict[str, 
     """Bytes of `kept` values, of which `upcast` are fp32, and of the masks of `dropped` values."""
     masks = dropped * (1 if options["gpu"] else size) if options["dropout"] else 0
     return kept * size + upcast * (BYTES["fp32"] - size) + masks
-
-
-def training_memory(
-    config: Config,
-    seq_len: int,
-    micro_batch: int,
-    workers: int,
-    zero_stage: int,
-    precision: str,
-    trainable: int | None = None,
-    *,
-    target_len: int | None = None,
-    scored: float = 1.0,
-    isolated: bool = False,
-    checkpointing: bool = False,
-    gpu: bool = False,
-) -> dict[str, int]:
-    """Bytes one worker needs, by part. `trainable` is the number of weights that move (default: all).
-
-    ZeRO (arXiv:1910.02054): stage 1 spreads the optimizer's state over the workers, 2 also the gradients, 3 also the
-    weights. The optimizer holds AdamW's two moments in fp32, and with bf16 the fp32 master weights as well. Activations
-    are those of `activations`, plus the logits of the `scored` share of the predicted positions and in fp32 twice
-    (themselves and their gradient).
-    """
-    found = shape(config)
-    moving = found.total if trainable is None else trainable
-    size = BYTES[precision]
-    kept = activations(
-        config, seq_len, precision, target_len=target_len, isolated=isolated, checkpointing=checkpointing, gpu=gpu
-    )
-    predicted = seq_len if found.decoder is None else _target(seq_len, target_len)
-    logits = round(scored * predicted) * found.vocab * (size + 2 * BYTES["fp32"])
-    return {
-        "weights": found.total * size // (workers if zero_stage == 3 else 1),
-        "gradients": moving * size // (workers if zero_stage >= 2 else 1),
-        "optimizer": moving * (8 + (4 if precision == "bf16" else 0)) // (workers if zero_stage >= 1 else 1),
-        "activations": micro_batch * (kept + logits),
-    }

@@ -60,20 +60,6 @@ class Validate(Section):
     max_rows: Positive = 256
 
 
-class TrainResources(Section):
-    workers: Positive = 1
-    cpus_per_worker: Positive = 1
-    gpus_per_worker: NonNegative = 0
-    micro_batch: Positive = Field(4, description="rows per forward pass of one worker")
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    max_restarts: NonNegative = Field(3, description="worker failures survived before the run stops, resumable")
-    address: str | None = Field(None, description="Ray address; none starts Ray on this machine")
-
-
-class TuneResources(TrainResources):
-    concurrent_trials: Positive = Field(1, description="at most; fewer where the cluster is smaller")
-
-
 class SummarisationTask(Section):
     name: Literal["summarisation"]
     max_input_tokens: Positive = 256

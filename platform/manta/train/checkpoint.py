@@ -1,8 +1,8 @@
 """Checkpoints of a run: checkpoints/step-00000100/ on the run's own storage, readable only when their marker stands.
 
-Every rank writes its own part; when all have, rank 0 writes the marker. What is kept beside DeepSpeed's files is one
-small JSON file: the position of the stream follows from the step, and the random numbers of a step from the seed and
-the step, so neither has any state of its own.
+Every rank writes its own part; when all have, rank 0 writes the marker (train.writer). What is kept beside DeepSpeed's
+files is one small JSON file: the position of the stream follows from the step, and the random numbers of a step from
+the seed and the step, so neither has any state of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class State:
     metrics_lines: int  # lines of metrics.jsonl that belong to it
     stability: dict[str, Any] | None = None  # of train.stability
     patience: dict[str, Any] | None = None  # of train.patience
+    files: dict[str, int] = field(default_factory=dict)  # name -> bytes, of all ranks
+    figures: dict[str, float] = field(default_factory=dict)  # how long it took: for metrics.jsonl
 
 
 def name_of(step: int) -> str:
@@ -43,21 +45,50 @@ def name_of(step: int) -> str:
 def _names(folder: Folder) -> list[str]:
     """All checkpoints, finished or not, oldest first."""
     if folder.local_path is not None:
-        return sorted(path.name for path in (folder.local_path / PARENT).glob("step-*"))
+        return sorted(path.name for path in (folder.local_path / PARENT).glob("step-*/"))
     return sorted({match[1] for name in folder.files() if (match := _NAME.match(name))})
 
 
 def newest(folder: Folder) -> State | None:
-    """The newest finished checkpoint of the run in `folder`, or None."""
+    """The newest checkpoint of the run in `folder` that is finished and whole, or None."""
     for name in reversed(_names(folder)):
         with contextlib.suppress(FileNotFoundError):
-            return State(**json.loads(folder.read_text(f"{PARENT}/{name}/{STATE}")))
+            state = _read(folder, name)
+            if not _wrong_file(folder, name, state):
+                return state
     return None
 
 
 def at(folder: Folder, step: int) -> State:
     """The finished checkpoint of a step."""
-    return State(**json.loads(folder.read_text(f"{PARENT}/{name_of(step)}/{STATE}")))
+    return _read(folder, name_of(step))
+
+
+def _read(folder: Folder, name: str) -> State:
+    return State(**json.loads(folder.read_text(f"{PARENT}/{name}/{STATE}")))
+
+
+def _wrong_file(folder: Folder, name: str, state: State) -> str:
+    """What is wrong with the first file that is not as it was written; nothing if all are."""
+    for file, size in state.files.items():
+        found = _size(folder / f"{PARENT}/{name}/{file}")
+        if found != size:
+            return f"{file} " + ("is missing" if found is None else f"has {found:,} bytes instead of {size:,}")
+    return ""
+
+
+def _size(file: Folder) -> int | None:
+    """Bytes of a file, or None if there is none."""
+    from fsspec.core import url_to_fs
+
+    try:
+        if file.local_path is not None:
+            return file.local_path.stat().st_size
+        filesystem, path = url_to_fs(file.url)
+        filesystem.invalidate_cache()  # another rank may have written it since this process looked last
+        return int(filesystem.info(path)["size"])
+    except FileNotFoundError:
+        return None
 
 
 def newest_step(url: str) -> int:
@@ -66,45 +97,47 @@ def newest_step(url: str) -> int:
     return 0 if state is None else state.step
 
 
-def save(
-    folder: Folder,
-    state: State,
-    write: Callable[[Path, str], None],
-    rank: int,
-    barrier: Callable[[], None],
-    keep: int,
-    spared: int | None = None,
-) -> None:
-    """Write one checkpoint. All ranks call it; `write(parent, tag)` writes this rank's part below parent/tag.
+def tidy(folder: Folder) -> list[str]:
+    """Remove what killed attempts left behind, and damaged checkpoints; returns what there is to tell of the latter.
 
-    Older checkpoints than the newest `keep` are removed once this one is finished, but for that of the step `spared`.
+    For rank 0, before the first step: nobody writes then.
     """
-    tag = name_of(state.step)
-    if rank == 0:
-        folder.clear(f"{PARENT}/{tag}")  # parts that a killed attempt left
-        (folder / PARENT).make()
-    barrier()
-    if folder.local_path is not None:
-        write(folder.local_path / PARENT, tag)
-    else:
-        _upload(folder, tag, write)
-    barrier()
-    if rank == 0:
-        folder.write_text(f"{PARENT}/{tag}/{STATE}", json.dumps(asdict(state)))
-        remove_old(folder, keep, spared)
+    (folder / PARENT).make()
+    told = []
+    for name in _names(folder):
+        finished = folder.exists(f"{PARENT}/{name}/{STATE}")
+        if wrong := _wrong_file(folder, name, _read(folder, name)) if finished else "":
+            told.append(f"the checkpoint {name} is damaged and was removed: {wrong}")
+        if wrong or not finished:
+            _remove(folder, name)
+    return told
 
 
-def _upload(folder: Folder, tag: str, write: Callable[[Path, str], None]) -> None:
-    import tempfile
+def leave_part(folder: Folder, step: int, rank: int, attempt: int, files: dict[str, int]) -> None:
+    """Say that a rank has stored its files (name -> bytes) of a checkpoint. `attempt` tells worker groups apart."""
+    folder.write_text(_part(step, rank), json.dumps({"attempt": attempt, "files": files}))
 
-    from fsspec.core import url_to_fs
 
-    with tempfile.TemporaryDirectory(prefix="manta-") as scratch:
-        write(Path(scratch), tag)
-        filesystem, target = url_to_fs(f"{folder.url}/{PARENT}/{tag}")
-        for path in sorted(Path(scratch, tag).rglob("*")):
-            if path.is_file():
-                filesystem.put_file(str(path), f"{target}/{path.relative_to(Path(scratch, tag))}")
+def part(folder: Folder, step: int, rank: int, attempt: int) -> dict[str, int] | None:
+    """What `leave_part` said in this attempt, or None as long as it has not."""
+    try:
+        said = json.loads(folder.read_text(_part(step, rank)))
+    except FileNotFoundError:
+        return None
+    return dict(said["files"]) if said["attempt"] == attempt else None
+
+
+def _part(step: int, rank: int) -> str:
+    return f"{PARENT}/{name_of(step)}/part-{rank}.json"
+
+
+def finish(folder: Folder, state: State) -> None:
+    """Mark a checkpoint as whole once it is so. Raises OSError if a file lacks or has another size than was written."""
+    if wrong := _wrong_file(folder, name_of(state.step), state):
+        raise OSError(f"the checkpoint of step {state.step} is not whole where it was stored: {wrong}")
+    folder.write_text(f"{PARENT}/{name_of(state.step)}/{STATE}", json.dumps(asdict(state)))
+    for rank in range(state.workers):
+        folder.clear(_part(state.step, rank))
 
 
 def remove_old(folder: Folder, keep: int, spared: int | None = None) -> None:
@@ -113,9 +146,13 @@ def remove_old(folder: Folder, keep: int, spared: int | None = None) -> None:
     finished = [name for name in names if folder.exists(f"{PARENT}/{name}/{STATE}")]
     for name in names:
         if finished and name < finished[-1] and name not in finished[-keep:]:
-            # The marker goes first: a removal that is killed half-way must not leave a checkpoint that looks whole.
-            folder.clear(f"{PARENT}/{name}/{STATE}")
-            folder.clear(f"{PARENT}/{name}")
+            _remove(folder, name)
+
+
+def _remove(folder: Folder, name: str) -> None:
+    """The marker goes first: a removal that is killed half-way must not leave a checkpoint that looks whole."""
+    folder.clear(f"{PARENT}/{name}/{STATE}")
+    folder.clear(f"{PARENT}/{name}")
 
 
 def needs_conversion(state: State, workers: int, zero_stage: int) -> bool:

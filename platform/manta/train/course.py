@@ -40,11 +40,13 @@ class Course:
     def settle(self, step: int, loss: float, norm: float, rank: int, barrier: Callable[[], None]) -> str:
         """What is to be said of the step, or nothing. Raises StageFailed or RolledBack where it cannot stand.
 
+        `barrier()` returns when all ranks have called it, and what they have to finish before they end is finished.
         DeepSpeed leaves an update out by itself when the norm it finds is not finite: such a step is judged again.
         """
         if self._verdict.action == "go_on" and not math.isfinite(norm):
             self._verdict, self._stable = stability.feed(self._before, step, loss, norm, self.settings)
         if self._verdict.action == "stop":
+            barrier()
             raise StageFailed(self._verdict.why)
         if self._verdict.action == "roll_back":
             if rank == 0:

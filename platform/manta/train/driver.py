@@ -12,7 +12,7 @@ MAILBOX_SECONDS = 0.25  # between reports; a stop wish is seen with the report a
 
 
 class Driver:
-    """Nothing here waits for the driver. On ranks other than 0 nothing is sent and no wish is seen."""
+    """Nothing here waits for the driver. Other ranks than 0 send nothing, `tell` aside, and see no wish."""
 
     def __init__(self, job: Job, rank: int, state: State | None):
         self.job, self.speaks, self._sent = job, rank == 0, 0.0
@@ -24,6 +24,10 @@ class Driver:
         """Tell the user something, once."""
         if self.speaks:
             self.job.mailbox.put.remote({"note": text})
+
+    def tell(self, what: str, text: str) -> None:
+        """Tell the user something that several ranks may say: once for each `what`. From any thread, on any rank."""
+        self.job.mailbox.put.remote({"note": text, "once": what})
 
     def report(self, step: int, loss: float, speed: float, wait: float) -> None:
         """Say how far training is: `speed` in tokens a second, `wait` as a share of the step."""

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from manta.models.build import recompute
 from manta.objectives import mean
 from manta.sections.optimisation import Optimizer
-from manta.sections.train import TrainResources
+from manta.sections.resources import TrainResources
 from manta.train import memory, optimizers, shm_op, zero
+from manta.train.snapshot import Snapshot
 
 Objective = Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
 Decide = Callable[[float, float | None], bool]
@@ -43,6 +45,10 @@ class Engine:
         by_layer: bool = False,
     ):
         """`universal`: the checkpoint that will be loaded is a universal one. `by_layer`: layers join one by one."""
+        if resources.activation_checkpointing:
+            recompute(model)
+        if resources.compile:
+            model.compile(options={"fallback_random": True})  # dropout's numbers stay those of the model as it is
         self.layers = optimizers.depths(name for name, _ in model.named_parameters()).layers
         self.moves = optimizers.make(optimizers.groups(model, optimizer, by_layer), optimizer)
         self.hold = optimizers.Hold(self.moves)
@@ -67,6 +73,7 @@ class Engine:
         self.wrapped, self.grad_clip = zero.wrapped(optimizer, resources), optimizer.grad_clip
         if not self.wrapped and resources.workers == 1:
             self.engine.enable_backward_allreduce = False  # it would copy all gradients there and back
+        self._snapshot = Snapshot()
         self.partly_frozen = any(not parameter.requires_grad for parameter in model.parameters())
 
     def _micro_batches(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -140,12 +147,21 @@ class Engine:
             torch.distributed.all_reduce(total)
         return [float(value) for value in total.cpu()]
 
-    def save(self, parent: Path, tag: str) -> None:
-        """Write this rank's part of a checkpoint to parent/tag. All ranks must call it."""
-        with _quiet():
-            self.engine.save_checkpoint(
-                str(parent), tag=tag, save_latest=False, exclude_frozen_parameters=self.partly_frozen
-            )
+    def snapshot(self, tag: str) -> Snapshot:
+        """Copy this rank's part of the checkpoint `tag`. All ranks must call it. The next call uses the memory again."""
+        # These write at once: what is saved goes through the snapshot, and the scripts are part of DeepSpeed itself.
+        writer, self.engine.checkpoint_engine = self.engine.checkpoint_engine, self._snapshot
+        self.engine._copy_recovery_script = lambda _: None
+        self._snapshot.begin(f"{os.curdir}/{tag}")
+        try:
+            with _quiet():
+                self.engine.save_checkpoint(
+                    os.curdir, tag=tag, save_latest=False, exclude_frozen_parameters=self.partly_frozen
+                )
+        finally:
+            self.engine.checkpoint_engine = writer
+        self._snapshot.end()
+        return self._snapshot
 
     def load(self, parent: Path, tag: str) -> None:
         """Load weights, optimizer state and counters from parent/tag. All ranks must call it."""

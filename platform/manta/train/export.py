@@ -10,7 +10,7 @@ from typing import Any
 from manta.errors import StageFailed
 from manta.objectives import detach
 from manta.schema import FinetuneRecipe, PretrainRecipe
-from manta.sections.train import TrainResources
+from manta.sections.resources import TrainResources
 from manta.storage import Folder
 from manta.train import checkpoint
 from manta.train.job import Job

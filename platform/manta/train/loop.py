@@ -13,12 +13,13 @@ from manta.errors import MantaError
 from manta.objectives import TABLE, loss_of
 from manta.schema import PretrainRecipe
 from manta.storage import Folder
-from manta.train import checkpoint, optimizers, unfreezing, validation
+from manta.train import checkpoint, exhausted, notice, optimizers, unfreezing, validation
 from manta.train import speed as speeds
 from manta.train.course import Course
 from manta.train.driver import Driver
 from manta.train.export import export, load_best
 from manta.train.job import Job, model_of
+from manta.train.saving import Checkpoints
 from manta.train.schedule import learning_rate
 from manta.train.watchdog import Watchdog
 
@@ -29,12 +30,17 @@ def worker(job: Job) -> dict[str, Any]:
         return train(job)
     except MantaError as error:
         return {"refused": str(error)}
+    except RuntimeError as error:
+        if said := exhausted.explained(error, job.recipe.resources):
+            raise RuntimeError(said) from error
+        raise
 
 
 def train(job: Job) -> dict[str, Any]:
     """Train to the planned step and export the model. Returns the figures of the run (rank 0's are used)."""
     import ray.train
 
+    process_s, entered = speeds.process_seconds(), time.monotonic()
     stream = ray.train.get_dataset_shard("train")
     ahead = Ahead(batches(stream, job.feed.columns)) if stream is not None else None  # starts reading now
     state = checkpoint.newest(Folder(job.folder))
@@ -56,7 +62,8 @@ def train(job: Job) -> dict[str, Any]:
     engine = engines.Engine(
         model, loss_of(job.objective), recipe.optimizer, resources, job.accumulation, universal, by_layer
     )
-    course, dog = Course(recipe, folder, state), Watchdog(folder, rank, recipe.watchdog)
+    built = time.monotonic()
+    course, dog = Course(recipe, folder, state), Watchdog(folder, rank, recipe.watchdog, resources.workers)
     step = 0
     if state is not None:
         step = state.step
@@ -69,17 +76,11 @@ def train(job: Job) -> dict[str, Any]:
     held_out = validation.rows_of(job, rank)
     resumed_from, stopping, started, trained_seconds = step, False, time.monotonic(), 0.0
     pace, peak = speeds.Pace(), speeds.peak(recipe.optimizer.precision) if rank == 0 else None
-
-    def save() -> None:
-        if metrics:
-            metrics.add("memory", step, **speeds.memory())
-            metrics.sync()
-        lines = metrics.lines if metrics else 0
-        here = checkpoint.State(step, resources.workers, resources.zero_stage, lines, **course.state())
-        with dog.during("checkpoint"):
-            checkpoint.save(
-                folder, here, engine.save, rank, torch.distributed.barrier, recipe.checkpoint.keep, course.spared
-            )
+    saves = Checkpoints(folder, rank, resources, recipe.checkpoint.keep, engine, course, metrics, dog, driver, state)
+    if metrics:
+        taken = {"process_s": process_s, "build_s": built - entered, "load_s": time.monotonic() - built}
+        metrics.add("start", step, **{name: round(seconds, 3) for name, seconds in taken.items()})
+    moving = False
 
     while step < job.feed.steps and not stopping and not course.exhausted:
         assert ahead is not None
@@ -91,11 +92,14 @@ def train(job: Job) -> dict[str, Any]:
         lr = learning_rate(step, job.feed.steps, recipe.optimizer.lr, recipe.schedule)
         scored = engine.total(np.atleast_1d(entry.scored(batch)).tolist())
         lowest = unfreezing.lowest(step, engine.layers, recipe.unfreezing)
-        seen = _Seen(step, course, driver, engine)
+        seen = _Seen(step, course, driver, saves, engine)
         _, norm = engine.step(batch, scored, lr, lowest, seen)
-        if said := course.settle(step, seen.loss, norm, rank, torch.distributed.barrier):
+        if said := course.settle(step, seen.loss, norm, rank, saves.settle):
             driver.note(said)
-        step, stopping, loss = step + 1, seen.stop_votes > 0, seen.loss
+        if seen.failed:
+            saves.settle(step)
+        step, loss, moving = step + 1, seen.loss, seen.moving
+        stopping = seen.stop_wished or moving
         dog.beat(step)
         elapsed = time.monotonic() - began
         trained_seconds += elapsed
@@ -116,6 +120,7 @@ def train(job: Job) -> dict[str, Any]:
                 **({} if used is None else {"mfu": round(used, 4)}),
             )
             driver.report(step, loss, smooth, wait)
+            saves.note_finished()
 
         at_end = step == job.feed.steps
         best = False
@@ -128,11 +133,12 @@ def train(job: Job) -> dict[str, Any]:
                 for line in show.at(step) if show else ():
                     metrics.add("sample", step, **line)
         if step % recipe.checkpoint.every_steps == 0 or at_end or stopping or best or course.exhausted:
-            save()
+            saves.save(step)
 
+    saves.settle()
     dog.close()
     finished = step == job.feed.steps or course.exhausted
-    figures: dict[str, Any] = {"stopped": not finished, "step": step}
+    figures: dict[str, Any] = {"stopped": not finished, "moving": moving and not finished, "step": step}
     if finished:
         if course.spared not in (None, step):
             load_best(engine, folder, course.spared, rank, resources)
@@ -146,14 +152,16 @@ def train(job: Job) -> dict[str, Any]:
 
 
 class _Seen:
-    """Decides, before its update, about a step: by the loss of all ranks. Asks in passing whether any wants to stop."""
+    """Decides, before its update, about a step: by the loss of all ranks. Asks in passing whether any has to stop."""
 
-    def __init__(self, step: int, course: Course, driver: Driver, engine: Any):
-        self.step, self.course, self.driver, self.engine = step, course, driver, engine
-        self.loss, self.stop_votes = math.nan, 0.0
+    def __init__(self, step: int, course: Course, driver: Driver, saves: Checkpoints, engine: Any):
+        self.step, self.course, self.driver, self.saves, self.engine = step, course, driver, saves, engine
+        self.loss, self.stop_wished, self.moving, self.failed = math.nan, False, False, False
 
     def __call__(self, share: float, norm: float | None) -> bool:
-        self.loss, self.stop_votes = self.engine.total([share, float(self.driver.stop_wished())])
+        asked = [self.driver.stop_wished(), notice.leaving(), self.saves.failed]
+        self.loss, *votes = self.engine.total([share, *map(float, asked)])
+        self.stop_wished, self.moving, self.failed = (vote > 0 for vote in votes)
         return self.course.judge(self.step, self.loss, norm)
 
 

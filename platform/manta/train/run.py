@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
 from manta.sections.model import NewModel
 from manta.sections.objective import Clm, Masking
+from manta.sections.resources import TrainResources
 from manta.storage import Folder
-from manta.train import optimizers, samples, schedule
+from manta.train import optimizers, samples, schedule, shm_op, zero
 
 STOP_SECONDS = 120  # for workers to take the step they are at and save
 
@@ -25,6 +27,8 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     """Everything that can be known to be wrong before Ray starts. Raises InputError."""
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
     optimizers.check(recipe.optimizer.name, recipe.resources.zero_stage)
+    zero.check(recipe.optimizer, recipe.resources)
+    _check_compiler(recipe.resources)
     if isinstance(recipe, FinetuneRecipe):
         from manta.tasks import rows
 
@@ -63,6 +67,14 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
         raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
 
 
+def _check_compiler(resources: TrainResources) -> None:
+    here = resources.address is None and resources.gpus_per_worker == 0
+    if resources.compile and here and shm_op.compiler() is None:
+        raise InputError(
+            "resources.compile = True: there is no C++ compiler here: install g++, or set resources.compile=false"
+        )
+
+
 def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     """Train `recipe` into `draft`; returns steps, tokens, losses, perplexity, parameters, speed.
 
@@ -74,8 +86,12 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
     with cluster.relay(progress) as mailbox:
-        job = _job(recipe, draft, mailbox, progress)
-        figures = _fit(job, progress)
+        job = make_job(recipe, draft, mailbox, progress)
+        while (figures := _fit(job, progress)).pop("moving", False):
+            progress.note(
+                f"a node of this run is about to leave: saved at step {figures['step']}, carrying on where there is room for "
+                f"{recipe.resources.workers} workers"
+            )
     if "refused" in figures:
         raise StageFailed(figures["refused"])
     if figures.pop("stopped"):
@@ -84,7 +100,8 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     return figures
 
 
-def _job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress) -> Any:
+def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress) -> Any:
+    """What the workers are told, a `manta.train.job.Job`. Writes the rows of a task below the draft's folder."""
     from manta.data import views
     from manta.data.shards import load_index
     from manta.data.stream import Feed
@@ -161,18 +178,13 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
     resources, index = job.recipe.resources, load_index(job.feed.shards)
     folder = Folder(job.folder)
     folder.clear("work/ray")
+    # A process of each worker group looks for nodes that are about to leave: the one node of a local Ray stays.
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0" if cluster.is_local() else "1"
     trainer = TorchTrainer(
         loop.worker,
         train_loop_config=job,
         torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={
-                "CPU": resources.cpus_per_worker,
-                **({"GPU": resources.gpus_per_worker} if resources.gpus_per_worker else {}),
-            },
-        ),
+        scaling_config=scaling(resources),
         run_config=ray.train.RunConfig(
             name=f"attempt-{time.time_ns()}",
             storage_path=f"{folder.url}/work/ray",
@@ -204,10 +216,22 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
         state = checkpoint.newest(folder)
         kept = f"the checkpoint of step {state.step} is kept" if state else "there is no checkpoint yet"
         raise StageFailed(
-            f"training failed more often than resources.max_restarts = {resources.max_restarts}: {_reason(done['error'])}\n"
+            f"training failed more often than resources.max_restarts = {resources.max_restarts}: {reason(done['error'])}\n"
             f"{kept}; `manta resume {folder.url}` carries on"
         ) from done["error"]
     return dict(done["result"].return_value)
+
+
+def scaling(resources: TrainResources) -> Any:
+    """The workers that Ray Train is to start, and what each of them gets."""
+    import ray.train
+
+    each = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return ray.train.ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker={name: count for name, count in each.items() if count},
+    )
 
 
 def _no_dataset() -> None:
@@ -234,7 +258,7 @@ def _wait(finished: threading.Event, seconds: float = float("inf")) -> None:
         finished.wait(0.2)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The workers' own last line rather than Ray's wrapping."""
     failures = getattr(error, "worker_failures", None) or {}
     shown = [str(failure).strip().splitlines()[-1] for failure in failures.values() if str(failure).strip()]

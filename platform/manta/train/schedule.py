@@ -8,7 +8,8 @@ from typing import Protocol
 
 from manta.errors import InputError
 from manta.sections.optimisation import Schedule
-from manta.sections.train import Batch, Stop, TrainResources
+from manta.sections.resources import TrainResources
+from manta.sections.train import Batch, Stop
 
 
 class _Trains(Protocol):

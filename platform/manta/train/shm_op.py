@@ -30,6 +30,11 @@ def build_folder() -> Path:
     return Path(_get_build_directory(NAME, False))
 
 
+def compiler() -> str | None:
+    """The C++ compiler of this machine, for the op and for compiled models; None if there is none."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "c++"))), None)
+
+
 def _built_for() -> dict[str, str]:
     return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("torch", "deepspeed")}}
 
@@ -68,7 +73,7 @@ def warm() -> str:
     with _alone(folder):
         if is_built(folder):
             return f"{NAME}: built already, in {folder}"
-        if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "c++")):
+        if not compiler():
             return f"{NAME}: no C++ compiler here, so it is left out; training needs it not (install g++ to have it)"
         # Every build of Manta's holds the lock above, so torch's own lock file is a killed build's.
         (folder / "lock").unlink(missing_ok=True)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from pathlib import Path
 
-# Peak operations a second of dense matrix products, from NVIDIA's datasheets (the figures there that count sparsity
-# halved): bf16 with fp32 accumulation, fp32 without TF32, which is torch's default. The names are those the driver
-# gives, whole: another variant of a card has another peak.
-PEAKS: dict[str, dict[str, float]] = {
-    r"NVIDIA A100-(SXM4|PCIE|PCI)-?\d*-?(40|80)GB|NVIDIA A100 80GB PCIe": {"bf16": 312e12, "fp32": 19.5e12},
-    r"NVIDIA H100 80GB HBM3": {"bf16": 989.4e12, "fp32": 66.9e12},  # SXM
-    r"NVIDIA H100 PCIe": {"bf16": 756e12, "fp32": 51e12},
-    r"NVIDIA H100 NVL": {"bf16": 835e12, "fp32": 60e12},
-    r"NVIDIA H200": {"bf16": 989.4e12, "fp32": 66.9e12},  # SXM
-    r"NVIDIA H200 NVL": {"bf16": 835e12, "fp32": 60e12},
-    r"NVIDIA L4": {"bf16": 121e12, "fp32": 30.3e12},
-    r"NVIDIA L40S": {"bf16": 362e12, "fp32": 91.6e12},
-    r"NVIDIA GeForce RTX 4090": {"bf16": 165.2e12, "fp32": 82.6e12},
-}
+from manta import hardware
+
 MEASURED_SIZE = 1024  # of the square matrices whose product says what a CPU can do
 
 
 def gpu_peak(name: str, precision: str) -> float | None:
     """Peak operations a second of one GPU by the name its driver gives; None where it is not known, never a guess."""
-    found = (peaks[precision] for pattern, peaks in PEAKS.items() if re.fullmatch(pattern, name))
-    return next(found, None)
+    found = hardware.of_driver(name)
+    return None if found is None else found.peak(precision)
 
 
 def cpu_peak(precision: str, seconds: float = 0.3) -> float:
@@ -99,3 +86,10 @@ def _kilobytes(path: Path, wanted: dict[str, str]) -> dict[str, int]:
         return {}
     lines = (line.split() for line in path.read_text().splitlines())
     return {wanted[key]: int(parts[1]) * 1024 for parts in lines if parts and (key := parts[0].rstrip(":")) in wanted}
+
+
+def process_seconds() -> float:
+    """Seconds since this process was created."""
+    import psutil
+
+    return time.time() - float(psutil.Process().create_time())

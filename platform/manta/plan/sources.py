@@ -1,0 +1,114 @@
+"""What a plan reads: the rows that a recipe trains on and the configuration of its model, as far as they are there."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+from manta import artifact
+from manta.errors import InputError
+from manta.plan.figures import Given
+from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
+from manta.sections.model import NewModel
+from manta.sections.objective import Masking
+
+Training = PretrainRecipe | FinetuneRecipe | TuneRecipe
+
+
+class Rows(NamedTuple):
+    """What a recipe trains on. None: not known."""
+
+    seq_len: int
+    num_rows: int | None  # of one epoch
+    vocab_size: int | None
+    target_len: int | None = None  # tokens of the decoder, for models with an encoder
+    scored: float = 1.0  # share of the positions whose logits are computed
+    isolated: bool = False  # documents do not see each other
+
+
+def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
+    """The rows of a recipe; None where they are not there yet and `given` does not say what they will be."""
+    if not isinstance(recipe, PretrainRecipe):
+        return _task_rows(recipe, notes)
+    from manta.data.shards import load_index
+
+    objective = recipe.objective
+    scored = objective.mask_fraction if isinstance(objective, Masking) else 1.0
+    with contextlib.suppress(InputError):
+        index = load_index(artifact.locate(recipe.data.shards, recipe.output))
+        target = index.noise.target_len if index.noise else index.seq_len
+        isolated = "position_ids" in index.columns
+        return Rows(index.seq_len, index.epoch_rows(), index.vocab_size, target, scored, isolated)
+    if given.seq_len and given.vocab_size:
+        notes.append(
+            f"data.shards = {recipe.data.shards!r} is not there yet: its rows are taken to be as the options say"
+        )
+        return Rows(given.seq_len, None, given.vocab_size, given.seq_len, scored, isolated=True)
+    notes.append(
+        f"data.shards = {recipe.data.shards!r} is not there yet, so steps, memory and hours are not known: say "
+        "--seq-len and --vocab-size to have them"
+    )
+    return None
+
+
+def _task_rows(recipe: FinetuneRecipe | TuneRecipe, notes: list[str]) -> Rows:
+    task = recipe.task
+    length = task.max_tokens if task.name == "chat" else task.max_input_tokens + task.max_target_tokens
+    manifest = artifact.read_manifest(artifact.Folder(artifact.locate(recipe.data.examples, recipe.output)))
+    found = (manifest or {}).get("metrics", {}).get("train_examples")
+    count = min(filter(None, (found, recipe.data.train_rows)), default=None)
+    notes.append("rows are taken as long as the task allows; real ones are cut to the longest example")
+    return Rows(length, count, None)
+
+
+def config(recipe: Training, found: Rows | None, notes: list[str]) -> dict[str, Any] | None:
+    """config.json of the model that will be trained; None if its source is not there yet."""
+    from manta.models import presets
+
+    objective = recipe.objective.name if isinstance(recipe, PretrainRecipe) else "clm"
+    if isinstance(recipe.model, NewModel):
+        presets.sizes(recipe.model)  # refuses sizes that do not fit each other
+        if found is None or found.vocab_size is None:
+            return None
+        return presets.config(recipe.model, found.vocab_size, {}, objective)
+    from manta.models import classes
+
+    source = source_config("model.source", recipe.model.source, recipe.output, notes)
+    return classes.suited(source, objective) if source is not None else None
+
+
+def source_config(role: str, ref: str, output: str, notes: list[str]) -> dict[str, Any] | None:
+    """config.json of a model that exists; None, and a note, where it does not yet."""
+    from manta.models.load import model_config
+
+    if not ref.startswith("package:"):
+        where = artifact.locate(ref, output)
+        for url in (f"{where}/model", where):
+            with contextlib.suppress(FileNotFoundError):
+                return model_config(url)
+    notes.append(f"{role} = {ref!r} is not there yet (or is a package), so the model's size is not known")
+    return None
+
+
+def trainable(recipe: Training, settings: dict[str, Any], parameters: int) -> int:
+    """How many weights move: all, those above the frozen layers, or those of the low-rank adapters."""
+    from manta.models import formulas
+
+    if isinstance(recipe, PretrainRecipe) or recipe.adapt.method == "full":
+        return parameters
+    if recipe.adapt.method == "freeze":
+        layers = settings["num_hidden_layers"]
+        without = formulas.num_parameters(
+            {**settings, "num_hidden_layers": layers - min(layers, recipe.adapt.freeze_layers)}
+        )
+        return without - settings["vocab_size"] * settings["hidden_size"]
+    hidden, heads = settings["hidden_size"], settings["num_attention_heads"]
+    head_dim = settings.get("head_dim") or hidden // heads
+    inner, keys = settings["intermediate_size"], (settings.get("num_key_value_heads") or heads) * head_dim
+    sides = {
+        "q_proj": hidden + heads * head_dim, "o_proj": hidden + heads * head_dim, "k_proj": hidden + keys, "v_proj": hidden + keys,
+        "gate_proj": hidden + inner, "up_proj": hidden + inner, "down_proj": hidden + inner,
+    }  # fmt: skip
+    return int(
+        settings["num_hidden_layers"] * recipe.adapt.rank * sum(sides.get(name, 0) for name in recipe.adapt.targets)
+    )
