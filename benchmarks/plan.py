@@ -49,7 +49,6 @@ class Case:
 QUICK = (
     Case("llama-7m", 256, 8, 1, 0),
     Case("llama-7m", 256, 8, 2, 1),
-    Case("llama-30m", 128, 4, 2, 2),
     Case("llama-30m", 128, 4, 1, 3),
 )  # fmt: skip
 FULL = (

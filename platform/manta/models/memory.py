@@ -144,4 +144,5 @@ def _buffers(setting: Setting, total: int, moving: int) -> tuple[int, int]:
     if setting.gpu:
         return lasting + summed, max(sent // workers + (own * size if stage == 1 else 0), widened)
     pools = POOLS if stage and workers > 1 else 0
-    return lasting + 2 * summed + pools, max(round(sent * COPIED[stage][min(workers, 2) - 1]), widened)
+    copied = round(sent * COPIED[stage][min(workers, 2) - 1])
+    return lasting + 3 * summed + pools, copied + widened  # one does not fit into what the other left in the heap
