@@ -118,7 +118,7 @@ def test_what_cannot_fit_is_refused_with_what_would(output: Path, monkeypatch: p
     remedy = str(refusal.value).split("set ")[1].split()
     for setting in remedy:
         path, value = setting.split("=")
-        changes[path.replace(".", "__")] = int(value)
+        changes[path.replace(".", "__")] = json.loads(value)
     assert planned(PRETRAIN, output, **changes)["memory_bytes"] <= hardware["memory_bytes"]
 
 

@@ -148,7 +148,10 @@ def _too_large(config: dict[str, Any], setting: Setting, each: int, at_once: int
     for recomputed in (setting.checkpointing, True):
         for stage in range(setting.zero_stage, 4):
             for micro in dict.fromkeys((setting.micro_batch, 1)):
-                other = replace(setting, checkpointing=recomputed, zero_stage=stage, micro_batch=micro)
+                passes = setting.accumulation * setting.micro_batch // micro  # the batch stays
+                other = replace(
+                    setting, checkpointing=recomputed, zero_stage=stage, micro_batch=micro, accumulation=passes
+                )
                 if parts(config, other)["total_bytes"] * at_once + RAY_BYTES <= there:
                     words = [f"resources.zero_stage={stage}", f"resources.micro_batch={micro}"]
                     words += (
