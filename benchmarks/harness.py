@@ -321,7 +321,8 @@ def store(row: dict[str, Any], folder: Path) -> Path:
     kept = [old for old in rows if not same(old)]
     folder.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps([*kept, row], indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps([*kept, row], indent=1, ensure_ascii=False)
+    scratch.write_text(text.replace(f"{ROOT}/", "") + "\n")  # a row is read elsewhere: no paths of this machine
     scratch.replace(path)
     return path
 
