@@ -31,6 +31,9 @@ STAMP = VENV / "manta-setup.json"
 LOG = VENV / "setup.log"
 NEEDED_BYTES = {"cpu": 8 * 10**9, "gpu": 25 * 10**9}
 EXIT_INPUT, EXIT_FAILED = 2, 3
+# What would lead the set-up's Python astray, and what would keep it from storing bytecode: without it each of the many
+# processes of a run compiles its engines anew, which takes twice as long as to load them.
+NOT_FOR_SETUP = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MAKEFLAGS", "PYTHONDONTWRITEBYTECODE")
 
 NO_CPU_TORCH = """\
 this machine's pip offers no CPU build of torch ({pin}).
@@ -125,11 +128,7 @@ def run(command: Sequence[str | Path], what: str, watch: Callable[[str], str | N
     """
     meter = Meter(what)
     tail: list[str] = []
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "MAKEFLAGS")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in NOT_FOR_SETUP}
     with LOG.open("a", encoding="utf-8") as log:
         log.write(f"\n=== {' '.join(map(str, command))}\n")
         process = subprocess.Popen(

@@ -34,6 +34,7 @@ _popens: list[subprocess.Popen[str]] = []
 # At import, before any test module can import Ray or Hugging Face libraries, which read these once.
 for _name in [name for name in os.environ if name.startswith(("MANTA_", "RAY_"))]:
     del os.environ[_name]
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: none compiles what another did
 os.environ |= {
     MARK: _mark,
     "RAY_TMPDIR": str(_scratch),
