@@ -5,7 +5,8 @@ All competitors train the same Llama from scratch on the same rows with the same
 processors without AVX512-BF16 or AMX), on the same number of threads: the bare loop and the Hugging Face Trainer with
 DeepSpeed against one worker, the bare loop under DistributedDataParallel against two. Counted is the speed of a step once
 it is warm: tokens per second, the median over the steps after the first few. Start-up, validation and saving are left out.
-The full run adds the bare loop compiled against Manta compiled.
+Memory is the peak that the training process itself held, libraries and all. The full run adds the bare loop compiled
+against Manta compiled, and the layers of a model of 135 million weights.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import corpus
 import harness
@@ -26,7 +27,7 @@ from manta import cluster, recipe, stage
 from manta.progress import Progress
 
 YARDSTICKS = Path(__file__).resolve().parent / "yardsticks"
-PRESET, ROWS, SEQ_LEN, VOCAB_SIZE, CORES, WARM_STEPS = "llama-7m", 8, 256, 8192, 2, 5
+SEQ_LEN, VOCAB_SIZE, CORES, WARM_STEPS = 256, 8192, 2, 5
 # figure -> (competitor, yardstick)
 RATIOS = {
     "vs_bare_1": ("manta", "bare"),
@@ -34,54 +35,76 @@ RATIOS = {
     "vs_bare_ddp_2": ("manta_2", "bare_ddp_2"),
     "vs_bare_compiled_1": ("manta_compiled", "bare_compiled"),
 }
+MEMORY = {"memory_vs_bare_1": ("manta", "bare"), "memory_vs_hf_trainer": ("manta", "hf_trainer")}
+
+
+class Shape(NamedTuple):
+    """A model, the rows of its global batch, and what the figures of this model are called."""
+
+    preset: str
+    rows: int
+    steps: int
+    repeats: int
+    suffix: str = ""
+
+
+QUICK = (Shape("llama-7m", rows=8, steps=14, repeats=2),)
+FULL = (
+    Shape("llama-7m", rows=8, steps=60, repeats=5),
+    Shape("llama-135m", rows=2, steps=12, repeats=3, suffix="_135m"),
+)
 
 
 def main() -> None:
     with harness.bench("train", __doc__) as bench:
-        steps = 14 if bench.quick else 60
+        shapes = QUICK if bench.quick else FULL
         bench.settings.update(
-            preset=PRESET, rows=ROWS, seq_len=SEQ_LEN, vocab_size=VOCAB_SIZE, cores=CORES, steps=steps, zero_stage=0, precision="fp32"
+            shapes=[shape._asdict() for shape in shapes], seq_len=SEQ_LEN, vocab_size=VOCAB_SIZE, cores=CORES, zero_stage=0, precision="fp32"
         )  # fmt: skip
         bench.say("train: preparing shards (not measured)")
         shutil.rmtree(harness.SCRATCH / "train", ignore_errors=True)
         shards = _shards()
         try:
-            _speed(bench, shards, steps)
+            for shape in shapes:
+                _speed(bench, shards, shape)
             recovery.measure(bench)
         finally:
             cluster.disconnect()
         plan.measure(bench)
 
 
-def _speed(bench: harness.Bench, shards: Path, steps: int) -> None:
+def _speed(bench: harness.Bench, shards: Path, shape: Shape) -> None:
     """A step against the yardsticks', each run next to its neighbour."""
 
     def yardstick(name: str, *more: Any) -> harness.Command:
-        words = [sys.executable, YARDSTICKS / f"{name}.py", shards, PRESET, steps, ROWS, CORES, *more]
+        words = [sys.executable, YARDSTICKS / f"{name}.py", shards, shape.preset, shape.steps, shape.rows, CORES, *more]
         return harness.command(words, timeout=900)
 
     competitors = {
-        "manta": lambda: _manta(shards, steps, workers=1),
+        "manta": lambda: _manta(shards, shape, workers=1),
         "bare": yardstick("bare_loop"),
         "hf_trainer": yardstick("hf_trainer"),
-        "manta_2": lambda: _manta(shards, steps, workers=CORES),
-        "bare_ddp_2": yardstick("bare_ddp"),
     }
+    if not shape.suffix:
+        competitors["manta_2"] = lambda: _manta(shards, shape, workers=CORES)
+        competitors["bare_ddp_2"] = yardstick("bare_ddp")
     if not bench.quick:
-        competitors["manta_compiled"] = lambda: _manta(shards, steps, workers=1, compiled=True)
+        competitors["manta_compiled"] = lambda: _manta(shards, shape, workers=1, compiled=True)
         competitors["bare_compiled"] = yardstick("bare_loop", "compile")
-    runs = bench.alternate(competitors, repeats=2 if bench.quick else 5)
+    runs = bench.alternate(competitors, repeats=shape.repeats, label=shape.preset if shape.suffix else "")
     for figure, (of, over) in RATIOS.items():
         if of in runs:
-            bench.ratio(figure, runs, of=of, over=over, key="tokens_per_s")
+            bench.ratio(figure + shape.suffix, runs, of=of, over=over, key="tokens_per_s")
+    for figure, (of, over) in MEMORY.items():
+        bench.ratio(figure + shape.suffix, runs, of=of, over=over, key="peak_mib")
     for name, taken in runs.items():
         done = [run for run in taken if not run.error]
-        bench.figure(f"{name}_tokens_per_s", [run.value("tokens_per_s") for run in done], unit="tok/s")
+        bench.figure(f"{name}_tokens_per_s{shape.suffix}", [run.value("tokens_per_s") for run in done], unit="tok/s")
         if name != "hf_trainer":  # which reports the mean of all steps instead
-            bench.figure(f"{name}_last_loss", [run.value("loss") for run in done], unit="nats")
-    for name in ("manta", "manta_2"):
-        waits = [run.value("data_wait_share") for run in runs[name] if not run.error]
-        bench.figure(f"{name}_data_wait_share", waits)
+            bench.figure(f"{name}_last_loss{shape.suffix}", [run.value("loss") for run in done], unit="nats")
+        if name.startswith("manta"):
+            waits = [run.value("data_wait_share") for run in done]
+            bench.figure(f"{name}_data_wait_share{shape.suffix}", waits)
 
 
 def _shards() -> Path:
@@ -100,7 +123,7 @@ def _shards() -> Path:
     return Path(made.artifact.folder.url)
 
 
-def _manta(shards: Path, steps: int, workers: int, compiled: bool = False) -> dict[str, Any]:
+def _manta(shards: Path, shape: Shape, workers: int, compiled: bool = False) -> dict[str, Any]:
     """A pre-training run through the front door; its figures are those of its own metrics file."""
     output = shards.parent / "runs"
     shutil.rmtree(output, ignore_errors=True)
@@ -109,17 +132,17 @@ def _manta(shards: Path, steps: int, workers: int, compiled: bool = False) -> di
         "name": "base",
         "output": str(output),
         "data": {"shards": str(shards)},
-        "model": {"preset": PRESET},
+        "model": {"preset": shape.preset},
         "optimizer": {"precision": "fp32", "lr": 1.0e-3},
         "schedule": {"name": "constant", "warmup_fraction": 0.0},
-        "batch": {"samples": ROWS},
-        "stop": {"steps": steps},
+        "batch": {"samples": shape.rows},
+        "stop": {"steps": shape.steps},
         "checkpoint": {"every_steps": 10**6},
         "evaluate": {"every_steps": 10**6, "max_rows": 1},
         "resources": {
             "workers": workers,
             "cpus_per_worker": CORES // workers,
-            "micro_batch": ROWS // workers,
+            "micro_batch": shape.rows // workers,
             "zero_stage": 0,
             "compile": compiled,
         },
@@ -132,6 +155,7 @@ def _manta(shards: Path, steps: int, workers: int, compiled: bool = False) -> di
         "tokens_per_s": statistics.median(line["tokens_per_s"] for line in warm),
         "data_wait_share": statistics.median(line["data_wait_share"] for line in warm),
         "loss": warm[-1]["loss"],
+        "peak_mib": max(line["rss_peak"] for line in lines if line["kind"] == "memory") / 2**20,
     }
 
 

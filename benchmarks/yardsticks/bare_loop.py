@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import sys
 import time
@@ -61,6 +62,11 @@ def train(model: Any, data: torch.Tensor, rows: int, steps: int) -> tuple[list[f
     return seconds, float(loss)
 
 
+def peak_mib() -> float:
+    """The most that this process held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def main() -> None:
     folder, preset = Path(sys.argv[1]), sys.argv[2]
     steps, rows, threads = map(int, sys.argv[3:6])
@@ -71,7 +77,7 @@ def main() -> None:
     data = training_rows(folder, steps * rows)
     seconds, loss = train(model, data, rows, steps)
     speed = rows * data.shape[1] / statistics.median(seconds[WARM_STEPS:])
-    print(json.dumps({"tokens_per_s": speed, "loss": loss}))
+    print(json.dumps({"tokens_per_s": speed, "loss": loss, "peak_mib": peak_mib()}))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from bare_loop import WARM_STEPS, fresh_model, training_rows
+from bare_loop import WARM_STEPS, fresh_model, peak_mib, training_rows
 
 
 class Rows(torch.utils.data.Dataset):
@@ -80,7 +80,7 @@ def main() -> None:
         trainer.train()
     row_tokens = data.rows.shape[1]
     speed = rows * row_tokens / statistics.median(clock.seconds[WARM_STEPS:])
-    print(json.dumps({"tokens_per_s": speed}))
+    print(json.dumps({"tokens_per_s": speed, "peak_mib": peak_mib()}))
 
 
 if __name__ == "__main__":
