@@ -106,7 +106,8 @@ def model_folder(model: Resolved) -> str:
     if not folder.exists("config.json"):
         adapter = (Folder(model.path) / "adapter").exists("adapter_config.json")
         remedy = (
-            "it holds only an adapter: set adapt.merge: true and run the stage again"
+            "it holds only an adapter: set adapt.merge: true and run the stage again (prefix and prompt cannot be merged: "
+            "tune with adapt.method=lora to serve)"
             if adapter
             else "run the stage that makes it again"
         )

@@ -58,6 +58,7 @@ def test_every_problem_is_reported_at_once() -> None:
 
 # Of tagged unions, what says which section it is.
 TAGS = {
+    "adapt": {"adapt.method": "full"},
     "task": {"task.name": "chat"},
     "data.layout": {"data.layout.kind": "concat"},
     "objective": {"objective.name": "clm"},

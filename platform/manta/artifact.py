@@ -89,7 +89,7 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
     """The manifest of a folder, finished or not; None where there is none. Raises InputError if it is not JSON."""
     try:
         return dict(json.loads(folder.read_text(MANIFEST)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # nothing there, or a file of examples
         return None
     except ValueError as error:
         raise InputError(

@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("run", help="folder of the run")
     report.set_defaults(call=run_report)
 
-    compare = commands.add_parser("compare", help="two runs side by side: settings that differ, figures")
+    compare = commands.add_parser(
+        "compare", help="two runs side by side: settings that differ, figures; of evaluations how sure"
+    )
     compare.add_argument("a", help="folder of one run")
     compare.add_argument("b", help="folder of the other")
     compare.set_defaults(call=run_compare)
@@ -147,7 +149,8 @@ def run_stage(args: argparse.Namespace) -> int:
 
     loaded = recipe.load(args.recipe, args.overrides, kind=args.command)
     if args.dry_run:
-        return _dry_run([loaded], args.json)
+        _dry_run([loaded], args.json)
+        return _preview(loaded, args.json) if args.command in ("finetune", "tune") else EXIT_DONE
     outcome = stage.run(loaded, _progress(args), args.replace)  # type: ignore[arg-type]
     if not args.json:
         print(pipeline.summary([outcome]))
@@ -313,6 +316,14 @@ def _dry_run(chain: Sequence[Any], as_json: bool) -> int:
         else:
             print(f"# {item.kind} {item.name}: the resolved recipe\n{recipe.to_yaml(item)}")
         _print_plan(plan.plan(item), as_json)
+    return EXIT_DONE
+
+
+def _preview(loaded: Any, as_json: bool) -> int:
+    from manta.tasks import preview
+
+    said = preview.show(loaded)
+    print(json.dumps({"event": "preview", "lines": said}) if as_json else "\n" + "\n".join(said))
     return EXIT_DONE
 
 

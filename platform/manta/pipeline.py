@@ -82,8 +82,8 @@ def run(chain: Sequence[Recipe], progress: Progress, replace: bool = False) -> l
 KEY_FIGURES = {
     "prepare": ("documents_kept", "duplicates", "tokens", "train_rows", "vocab_size", "train_examples"),
     "pretrain": ("parameters", "tokens", "final_loss", "validation_loss", "tokens_per_second"),
-    "finetune": ("steps", "final_loss", "validation_loss"),
-    "tune": ("trials", "best_trial", "validation_loss"),
+    "finetune": ("steps", "final_loss", "validation_loss", "validation_score"),
+    "tune": ("trials", "best_trial", "validation_loss", "validation_score"),
     "compress": ("scheme", "size_ratio"),
     "evaluate": ("perplexity", "perplexity_recovery", "score", "score_recovery", "passed"),
     "serve": ("answer", "ready_seconds"),
@@ -125,7 +125,8 @@ def next_commands(outcomes: Sequence[stage.Outcome]) -> list[str]:
     served = places.get("compress") or places.get("tune") or places.get("finetune") or places.get("pretrain")
     lines = ["Try next:"]
     if served:
-        lines.append(f"  manta chat {_short(served)}")
+        if not any("validation_score" in outcome.artifact.metrics for outcome in outcomes):  # a head does not talk
+            lines.append(f"  manta chat {_short(served)}")
         lines.append(f"  manta lineage {_short(places.get('serve', served))}")
     lines.extend(f"  manta report {_short(places[kind])}" for kind in ("prepare", "pretrain") if kind in places)
     lines.append(f"  manta status {_short(outcomes[0].artifact.folder.url.rpartition('/')[0])}")

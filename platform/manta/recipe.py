@@ -151,7 +151,8 @@ def _problem(model: type[BaseModel], raw: Any, error: Any) -> Problem:
     node: Any = raw
     location = error["loc"]
     for position, key in enumerate(location):
-        if isinstance(node, Mapping) and (key in node or position == len(location) - 1):
+        names_a_key = position == len(location) - 1 and error["type"] != "value_error"  # that is of a whole section
+        if isinstance(node, Mapping) and (key in node or names_a_key):
             path.append(str(key))
             node = node.get(key)
         elif isinstance(node, list) and isinstance(key, int) and key < len(node):
@@ -199,12 +200,33 @@ def _did_you_mean(model: type[BaseModel], path: list[str]) -> str:
     known_paths = field_paths(model)
     names = [known.rpartition(".")[2] for known in known_paths if known.rpartition(".")[0] == _pattern(path[:-1])]
     elsewhere = [known for known in known_paths if known.rpartition(".")[2] == path[-1]]
+    if readers := _readers(model, path):
+        return f" here: leave it out, or set {readers}"
     if elsewhere:
         return f": it belongs at {elsewhere[0]}"
     near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.6)
     if near:
         return f": did you mean {near[0]!r}?"
     return f": known here are {', '.join(sorted(names))}" if names else ""
+
+
+def _readers(model: type[BaseModel], path: list[str]) -> str:
+    """The choices that do read a key which the chosen section does not, "adapt.method=lora or dora"; "" if none does."""
+    sections = [model]
+    for key in (part for part in path[:-1] if not part.isdigit()):
+        fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+        sections = [found for field in fields for _, found in _models_in(field.annotation)]
+    readers = [section for section in sections if path[-1] in section.model_fields]
+    choice = (
+        next(iter(readers[0].model_fields)) if readers else ""
+    )  # a section of a choice starts with what it is chosen by
+    chosen = [section.model_fields[choice].annotation for section in readers if choice in section.model_fields]
+    names = [
+        name for wanted in chosen if typing.get_origin(wanted) is typing.Literal for name in typing.get_args(wanted)
+    ]
+    if not names:
+        return ""
+    return f"{'.'.join([*path[:-1], choice])}={' or '.join(map(str, names))}"
 
 
 def _pattern(path: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
+from manta.sections.adapt import Adapt, Full
 from manta.sections.base import NonNegative, Section
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm, Pretraining
@@ -13,7 +14,6 @@ from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule,
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.resources import TrainResources, TuneResources
 from manta.sections.train import (
-    Adapt,
     Batch,
     Checkpoint,
     CompressResources,
@@ -78,7 +78,7 @@ class FinetuneRecipe(Recipe):
     data: FinetuneData
     model: SourceModel
     task: Task
-    adapt: Adapt = Adapt()
+    adapt: Adapt = Full(method="full")
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()
     unfreezing: Unfreezing | None = None
@@ -99,7 +99,7 @@ class TuneRecipe(Recipe):
     data: FinetuneData
     model: SourceModel
     task: Task
-    adapt: Adapt = Adapt()
+    adapt: Adapt = Full(method="full")
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()
     unfreezing: Unfreezing | None = None

@@ -30,9 +30,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "manta.tune": ("manta.train.run", "manta.stage"),
     "manta.compress": ("manta.models", "manta.tasks", "manta.data"),
-    "manta.plan": ("manta.models", "manta.data.shards", "manta.train", "manta.doctor"),
+    "manta.plan": ("manta.models", "manta.adapt.counting", "manta.data.shards", "manta.train", "manta.doctor"),
     "manta.evaluate": ("manta.models", "manta.tasks", "manta.data"),
-    "manta.report": ("manta.pipeline",),
+    "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.spans"),  # how sure the shown figures are
     "serving": ("manta.tasks",),
 }
 # library -> the only places that may import it.

@@ -21,13 +21,13 @@ def test_recovery_is_100_for_the_base_itself_and_falls_with_loss() -> None:
 def test_interval_of_a_mean_is_the_one_of_theory() -> None:
     """The middle 95% of a mean of n draws are about 2 x 1.96 s / sqrt(n) wide."""
     each = np.random.default_rng(1).normal(50, 10, size=400)
-    low, high = recovery.score_interval(each.tolist(), seed=0) or (0.0, 0.0)
+    low, high = recovery.score_interval([(points / 100, 1.0) for points in each], seed=0) or (0.0, 0.0)
     assert low < each.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * each.std() / math.sqrt(400), rel=0.15)
 
 
 def test_intervals_repeat_for_a_seed_and_differ_between_seeds() -> None:
-    each = [1.0, 5.0, 2.0, 8.0, 3.0]
+    each = [(points, 1.0) for points in (1.0, 5.0, 2.0, 8.0, 3.0)]
     assert recovery.score_interval(each, seed=3) == recovery.score_interval(each, seed=3)
     assert recovery.score_interval(each, seed=3) != recovery.score_interval(each, seed=4)
 
@@ -51,7 +51,14 @@ def test_interval_weighs_rows_by_their_tokens() -> None:
 
 
 def test_a_base_without_a_point_has_no_interval() -> None:
-    assert recovery.score_recovery_interval([1.0, 2.0], [0.0, 0.0], seed=0) is None
+    assert recovery.score_recovery_interval([(1.0, 1.0), (0.5, 1.0)], [(0.0, 1.0), (0.0, 1.0)], seed=0) is None
+
+
+def test_a_quotient_of_sums_weighs_examples_by_their_denominators() -> None:
+    """Of two examples, 1 of 1 and 1 of 3, the extreme draws are each of them twice."""
+    assert recovery.score_interval([(1.0, 1.0), (1.0, 3.0)], seed=0) == (pytest.approx(100 / 3), pytest.approx(100))
+    kept = recovery.score_recovery_interval([(1.0, 1.0), (1.0, 4.0)], [(1.0, 1.0), (2.0, 4.0)], seed=0)
+    assert kept == (pytest.approx(50), pytest.approx(100))
 
 
 def test_relative_gap() -> None:

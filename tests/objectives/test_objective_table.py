@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from manta.objectives import TABLE, layouts, loss_of, problems
+from manta.objectives import TABLE, layouts, loss_of, problems, scored_of
 from manta.sections.layout import Layout
 from manta.sections.objective import Objective
 
@@ -40,7 +40,7 @@ def test_heads_are_classes_of_transformers() -> None:
 
 def test_counts_are_as_many_as_parts() -> None:
     labels = np.full((2, 4), -100)
-    batch = {"input_ids": labels, "labels": labels, "predecessor_labels": labels, "next_sentence_label": labels[:, 0]}
+    batch = {"input_ids": labels, "labels": labels, "predecessor_labels": labels, "next_sentence_label": labels[:, 0], "start_positions": labels[:, 0]}  # fmt: skip
     for entry in TABLE.values():
         assert np.atleast_1d(entry.scored(batch)).tolist() == [0] * len(entry.parts)
 
@@ -99,6 +99,10 @@ def test_settings_reach_the_loss() -> None:
     found = loss_of(objective("distillation", temperature=3.0, hard_weight=0.1), teacher := object())
     assert found.keywords == {"teacher": teacher, "temperature": 3.0, "hard_weight": 0.1}
     assert loss_of(objective("mlm")) is TABLE["mlm"].loss
+    weighted = objective("sequence_labels", weights=[0.5, 1.5])
+    assert loss_of(weighted).keywords == {"several": False, "weights": [0.5, 1.5]}
+    assert scored_of(weighted).keywords == {"weights": [0.5, 1.5]}
+    assert scored_of(objective("mlm")) is TABLE["mlm"].scored
 
 
 # --- vocabulary ------------------------------------------------------------------------------------------------------

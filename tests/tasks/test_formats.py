@@ -10,7 +10,7 @@ import pytest
 
 from manta.errors import InputError
 from manta.sections.train import ChatTask, SummarisationTask
-from manta.tasks import TASKS, conversation, summarisation
+from manta.tasks import ANSWERING, TASKS, conversation, summarisation
 
 SHORT = SummarisationTask(name="summarisation", max_input_tokens=64, max_target_tokens=16)
 CHAT = [
@@ -121,7 +121,7 @@ def test_decode_takes_the_first_line_that_says_something() -> None:
 
 
 def test_every_task_has_the_same_shape() -> None:
-    for name, task in TASKS.items():
+    for name, task in ANSWERING.items():
         for function in ("format", "question", "reference", "decode", "max_new_tokens", "encode", "score"):
             assert callable(getattr(task, function, None)), f"{name} lacks {function}"
 

@@ -18,6 +18,11 @@ from manta.tasks import rows
 from manta.tasks.conversation import Encoded
 
 
+def of(file: Any) -> dict[str, Resolved]:
+    """The inputs of a run whose examples are this file."""
+    return {"data.examples": Resolved("data.examples", str(file), "file", str(file), "", "")}
+
+
 def recipe(**task: Any) -> FinetuneRecipe:
     made = recipes.validate(
         {
@@ -48,7 +53,7 @@ def test_rows_are_padded_on_the_right_and_only_answers_are_labelled(
     import pyarrow.parquet as pq
 
     folder = Folder(tmp_path / "rows")
-    rows.write(recipe(), pairs, tokenizer_folder, folder, silent)
+    rows.write(recipe(), of(pairs), tokenizer_folder, folder, silent)
     index = load_index(folder)
     assert index.seq_len % 8 == 0
     assert index.rows("train") + index.rows("validation") == 20
@@ -73,14 +78,14 @@ def test_the_same_examples_give_the_same_bytes(
     pairs: str, tokenizer_folder: Path, tmp_path: Path, silent: Progress
 ) -> None:
     for name in ("a", "b"):
-        rows.write(recipe(), pairs, tokenizer_folder, Folder(tmp_path / name), silent)
+        rows.write(recipe(), of(pairs), tokenizer_folder, Folder(tmp_path / name), silent)
     for file in Folder(tmp_path / "a").files():
         assert Folder(tmp_path / "a").file_sha256(file) == Folder(tmp_path / "b").file_sha256(file), file
 
 
 def test_nothing_left_to_learn_is_refused(pairs: str, tokenizer_folder: Path, tmp_path: Path, silent: Progress) -> None:
     with pytest.raises(InputError, match=r"no token is left to learn.*raise task.max_tokens"):
-        rows.write(recipe(max_tokens=5), pairs, tokenizer_folder, Folder(tmp_path / "rows"), silent)
+        rows.write(recipe(max_tokens=5), of(pairs), tokenizer_folder, Folder(tmp_path / "rows"), silent)
     assert not (tmp_path / "rows" / "shards.json").exists()
 
 
@@ -90,7 +95,7 @@ def test_examples_longer_than_the_model_are_refused(tokenizer_folder: Path, tmp_
     with pytest.raises(
         InputError, match=r"task.max_tokens = 2048: the longest example has \d+ tokens, the model takes 512"
     ):
-        rows.write(recipe(max_tokens=2048), str(file), tokenizer_folder, Folder(tmp_path / "rows"), silent)
+        rows.write(recipe(max_tokens=2048), of(file), tokenizer_folder, Folder(tmp_path / "rows"), silent)
 
 
 def test_a_model_without_a_chat_template_is_refused_before_anything_starts(pairs: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.tasks import TASKS
-from manta.tasks.scores import exact_match, longest_common_subsequence, rouge_l, token_f1
+from manta.tasks.scores import exact_match, longest_common_subsequence, rouge_l, rouge_n, token_f1
 
 
 def test_longest_common_subsequence_keeps_order() -> None:
@@ -16,6 +16,20 @@ def test_longest_common_subsequence_keeps_order() -> None:
 def test_rouge_l_is_the_f1_of_the_longest_common_subsequence() -> None:
     # L = 3 ("return the list"), precision 3/4, recall 3/5, F1 = 2 * .75 * .6 / 1.35
     assert rouge_l("Return the whole list.", "Return only the sorted list") == pytest.approx(2 * 0.75 * 0.6 / 1.35)
+
+
+def test_rouge_n_counts_runs_of_words() -> None:
+    # Bigrams in common of 5 and of 4: (the, cat), (on, the)
+    assert rouge_n("the cat sat on the mat", "the cat is on the", 2) == pytest.approx(2 * 2 / (5 + 4))
+    # Words in common of 6 and of 5: the, the, cat, on
+    assert rouge_n("the cat sat on the mat", "The cat is on the!", 1) == pytest.approx(2 * 4 / (6 + 5))
+    assert rouge_n("a b", "b a", 2) == 0.0
+
+
+def test_rouge_n_of_texts_too_short_for_it() -> None:
+    assert rouge_n("yes", "Yes.", 2) == 1.0
+    assert rouge_n("yes", "no", 2) == 0.0
+    assert rouge_n("yes", "yes it is", 2) == 0.0
 
 
 def test_token_f1_counts_repeats_and_ignores_order() -> None:

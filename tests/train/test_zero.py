@@ -75,6 +75,12 @@ def test_overlap_is_the_recipes_where_there_are_streams(overlap: bool) -> None:
     assert found["zero_optimization"]["overlap_comm"] is overlap
 
 
+def test_a_model_of_an_odd_number_of_weights_has_an_even_bucket() -> None:
+    """A head for three labels makes it odd, and DeepSpeed's stages 1 and 2 refuse that."""
+    found = config(Optimizer(), TrainResources(zero_stage=1), 1, False, moving=1001)["zero_optimization"]
+    assert (found["reduce_bucket_size"], found["allgather_bucket_size"]) == (1001, 1002)
+
+
 def test_buckets_are_bytes_for_the_recipe_and_numbers_for_deepspeed() -> None:
     bucket = {"bucket_bytes": 2**20}
     found = made("fp32", zero_stage=2, communication=bucket)["zero_optimization"]

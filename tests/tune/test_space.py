@@ -81,13 +81,14 @@ def test_a_pipeline_tells_before_its_first_stage() -> None:
 
 def test_more_trials_than_configurations_are_refused() -> None:
     entries = {"batch.samples": {"choice": [4, 8]}, "adapt.freeze_layers": {"randint": [0, 2]}}
-    stage.refuse_problems(tune(entries, trials=6))
+    stage.refuse_problems(tune(entries, trials=6, adapt={"method": "freeze"}))
     with pytest.raises(RecipeError, match=r"search.trials = 7: the space holds only 6 different configurations"):
-        stage.refuse_problems(tune(entries, trials=7))
+        stage.refuse_problems(tune(entries, trials=7, adapt={"method": "freeze"}))
 
 
 def test_the_whole_of_a_small_space_is_found() -> None:
-    search = tune({"batch.samples": {"choice": [4, 8]}, "adapt.freeze_layers": {"randint": [0, 2]}}, trials=6).search
+    entries = {"batch.samples": {"choice": [4, 8]}, "adapt.freeze_layers": {"randint": [0, 2]}}
+    search = tune(entries, trials=6, adapt={"method": "freeze"}).search
     drawn = space.sample(search, seed=3)
     assert {tuple(sorted(overrides.items())) for overrides in drawn} == {
         (("adapt.freeze_layers", layers), ("batch.samples", samples)) for layers in (0, 1, 2) for samples in (4, 8)
@@ -126,3 +127,16 @@ def test_each_trial_is_a_whole_finetuning_recipe() -> None:
         assert (trial.recipe.data.examples, trial.recipe.model.source) == ("/data", "/base")
         assert (trial.recipe.output, trial.recipe.seed, trial.recipe.batch.samples) == ("/out/trials", 5, 8)
         assert recipes.validate(recipes.resolved(trial.recipe)) == trial.recipe
+
+
+def test_a_trial_of_another_method_does_not_inherit_the_settings_of_the_sweep_s() -> None:
+    entries = {"adapt.method": {"choice": ["lora", "full", "prefix"]}}
+    recipe = tune(entries, trials=3, adapt={"method": "lora"})
+    stage.refuse_problems(recipe)
+    made = {trial.recipe.adapt.method: trial.recipe for trial in space.trials(recipe, "/data", "/base", "/out")}
+    assert set(made) == {"lora", "full", "prefix"}
+    assert recipes.resolved(made["full"])["adapt"] == {"method": "full"}
+    with pytest.raises(
+        RecipeError, match=r"adapt.rank: unknown key here: leave it out, or set adapt.method=lora or dora"
+    ):
+        stage.refuse_problems(tune(entries, trials=3, adapt={"method": "lora", "rank": 4}))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from manta.adapt.methods import ADAPTERS, apply, export
+from manta.adapt.methods import ADAPTERS, apply, describe, export
 
-__all__ = ["ADAPTERS", "apply", "export"]
+__all__ = ["ADAPTERS", "apply", "describe", "export"]

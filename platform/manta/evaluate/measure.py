@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from manta.artifact import Resolved
 from manta.data.sample import check_vocabulary, sample_documents
 from manta.errors import InputError
-from manta.evaluate import engines
+from manta.evaluate import engines, labelling
 from manta.evaluate.perplexity import perplexity
 from manta.evaluate.recovery import relative_gap
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
-from manta.tasks import TASKS, conversation, examples
+from manta.tasks import LABELLING, TASKS, conversation, examples
 
 SPLIT = "validation"
 GAP_ROWS = 8  # rows that both engines score: wrong packing moves perplexity by far more than their noise
@@ -39,8 +39,10 @@ def measure(
     def note(text: str) -> None:
         mailbox.put.remote({"note": f"{role}: {text}"})
 
+    task = recipe.evaluate.task
+    labelling_task = task is not None and task.name in LABELLING
     with model_folder(source) as model:
-        outcome = _measure(recipe, model, inputs, note)
+        outcome = (labelling.measure if labelling_task else _measure)(recipe, model, inputs, note)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     outcome["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
     folder.write_text(file_of(role), json.dumps(outcome))
@@ -95,7 +97,7 @@ def _questions(recipe: EvaluateRecipe, model: Path, tokenizer: Any, inputs: dict
     if settings is None or not recipe.evaluate.task_samples or "data.examples" not in inputs:
         return Questions([], [], [])
     task = TASKS[settings.name]
-    found = examples.read(inputs["data.examples"].path, SPLIT, recipe.data.validation_fraction)
+    found = examples.read(inputs, SPLIT, recipe.data, settings)
     chosen = examples.choose(found, recipe.evaluate.task_samples)
     texts = [
         conversation.render(task.question(example, tokenizer, settings), tokenizer, answering=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from manta.evaluate import bootstrap
+from manta.evaluate.bootstrap import Formula
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 LEVEL = 0.95
+
+Shares = Sequence[tuple[float, float]]  # (numerator, denominator) of each answer
 
 
 def perplexity_recovery(perplexity: float, base: float) -> float:
@@ -25,32 +30,22 @@ def score_recovery(score: float, base: float) -> float | None:
     return None if base == 0 else 100.0 * score / base
 
 
-def interval(
-    statistic: Callable[[np.ndarray], np.ndarray], num_rows: int, seed: int, resamples: int = RESAMPLES
-) -> tuple[float, float] | None:
-    """Percentile bootstrap (Efron 1979): where the middle 95% of `statistic` lie when the rows are drawn anew.
+def interval(rows: np.ndarray, formula: Formula, seed: int) -> tuple[float, float] | None:
+    """Percentile bootstrap: where the middle 95% of a figure lie when the rows are drawn anew, see `manta.evaluate.bootstrap`.
 
-    `statistic` maps row numbers (resamples, rows) int64 to (resamples,) float64; both models are resampled together,
-    since they judge the same rows. None if the statistic is nowhere finite.
+    `rows` (examples, columns) hold the summands that `formula` makes the figure of; those of both models where it is of
+    both, so that they are resampled together: they judge the same rows. None if the figure is not finite.
     """
-    import numpy as np
-
-    drawn = np.random.default_rng(seed).integers(num_rows, size=(resamples, num_rows))
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        values = statistic(drawn)
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    statistic = bootstrap.of_sums(rows, formula)
+    found = bootstrap.interval(statistic, len(rows), seed, level=LEVEL, resamples=RESAMPLES)
+    return (found.low, found.high) if found else None
 
 
 def perplexity_interval(nll: Sequence[float], tokens: Sequence[int], seed: int) -> tuple[float, float] | None:
     """Bootstrap interval of the perplexity over rows."""
     import numpy as np
 
-    sums, lengths = np.asarray(nll), np.asarray(tokens)
-    return interval(lambda drawn: np.exp(sums[drawn].sum(1) / lengths[drawn].sum(1)), len(sums), seed)
+    return interval(np.stack([nll, tokens], axis=1), lambda sums: np.exp(sums[:, 0] / sums[:, 1]), seed)
 
 
 def perplexity_recovery_interval(
@@ -59,24 +54,23 @@ def perplexity_recovery_interval(
     """Bootstrap interval of the perplexity recovery: rows in pairs."""
     import numpy as np
 
-    lost, lengths = np.asarray(base) - np.asarray(nll), np.asarray(tokens)
-    return interval(lambda drawn: 100 * np.exp(lost[drawn].sum(1) / lengths[drawn].sum(1)), len(lost), seed)
+    lost = np.asarray(base) - np.asarray(nll)
+    return interval(np.stack([lost, tokens], axis=1), lambda sums: 100 * np.exp(sums[:, 0] / sums[:, 1]), seed)
 
 
-def score_interval(each: Sequence[float], seed: int) -> tuple[float, float] | None:
-    """Bootstrap interval of the mean score of an answer."""
+def score_interval(shares: Shares, seed: int) -> tuple[float, float] | None:
+    """Bootstrap interval of a score in per cent, the quotient of the sums of (numerator, denominator) of its answers."""
     import numpy as np
 
-    scores = np.asarray(each)
-    return interval(lambda drawn: scores[drawn].mean(1), len(scores), seed)
+    return interval(np.asarray(shares, dtype=float), lambda sums: 100 * sums[:, 0] / sums[:, 1], seed)
 
 
-def score_recovery_interval(each: Sequence[float], base: Sequence[float], seed: int) -> tuple[float, float] | None:
-    """Bootstrap interval of the recovery of the mean score of an answer: examples in pairs."""
+def score_recovery_interval(shares: Shares, base: Shares, seed: int) -> tuple[float, float] | None:
+    """Bootstrap interval of the recovery of a score: examples in pairs."""
     import numpy as np
 
-    scores, bases = np.asarray(each), np.asarray(base)
-    return interval(lambda drawn: 100 * scores[drawn].sum(1) / bases[drawn].sum(1), len(scores), seed)
+    both = np.concatenate([np.asarray(shares, dtype=float), np.asarray(base, dtype=float)], axis=1)
+    return interval(both, lambda sums: 100 * (sums[:, 0] / sums[:, 1]) / (sums[:, 2] / sums[:, 3]), seed)
 
 
 def relative_gap(a: float, b: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
-from manta.evaluate import recovery
+from manta.evaluate import labelling, recovery
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.perplexity import perplexity
 from manta.evaluate.scores import score
@@ -24,6 +24,7 @@ SCORES = "scores.json"
 
 def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for an evaluation that measures nothing, a gate it cannot feed, or data that does not fit."""
+    labelling.check(recipe)
     settings, gate = recipe.evaluate, recipe.gate
     rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
     if rows and recipe.data.shards is None:
@@ -47,7 +48,8 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     if task:
         from manta.tasks import examples
 
-        if not examples.read(inputs["data.examples"].path, SPLIT, recipe.data.validation_fraction):
+        assert settings.task is not None
+        if not examples.read(inputs, SPLIT, recipe.data, settings.task):
             raise InputError(
                 f"data.examples = {recipe.data.examples!r} holds no validation examples: raise data.validation_fraction, "
                 "to the same as in the fine-tuning recipe"
@@ -169,7 +171,7 @@ def _add_score(
     scored = score(task, model["predictions"], model["references"])
     figures["score"] = scored.score
     figures["task_samples"] = len(scored.each)
-    intervals["score"] = recovery.score_interval(scored.each, seed)
+    intervals["score"] = recovery.score_interval(scored.shares, seed)
     report["task"] = {"name": task, "figures": scored.figures}
     rows = [
         {"reference": wanted, "prediction": answer, "score": points}
@@ -179,10 +181,14 @@ def _add_score(
         bases = score(task, base["predictions"], base["references"])
         figures["base_score"] = bases.score
         figures["score_recovery"] = recovery.score_recovery(scored.score, bases.score)
-        intervals["score_recovery"] = recovery.score_recovery_interval(scored.each, bases.each, seed)
+        intervals["score_recovery"] = recovery.score_recovery_interval(scored.shares, bases.shares, seed)
         report["task"]["base_figures"] = bases.figures
         for row, answer, points in zip(rows, base["predictions"], bases.each, strict=True):
             row |= {"base_prediction": answer, "base_score": points}
+    if "confidence" in model:
+        report["task"]["labels"] = model["labels"]
+        for row, shares in zip(rows, model["confidence"], strict=True):
+            row["confidence"] = shares
     report["examples"] = rows
 
 

@@ -16,6 +16,9 @@ AUTO = {
     "multi_mlm": ("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
     "nsp": ("AutoModelForPreTraining", "MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING_NAMES"),
     "denoising": ("AutoModelForSeq2SeqLM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"),
+    "sequence_labels": ("AutoModelForSequenceClassification", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"),
+    "token_labels": ("AutoModelForTokenClassification", "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES"),
+    "spans": ("AutoModelForQuestionAnswering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES"),
 }
 
 
@@ -29,10 +32,12 @@ def suited(config: Config, objective: str) -> dict[str, Any]:
         return families.suited(config, objective)
     from transformers.models.auto import modeling_auto
 
-    kind = _kind(config)
-    if kind != families.KINDS[objective]:
-        raise families.mismatch(name, kind, objective)
+    found_kind = kind(config)
+    if found_kind not in families.KINDS[objective]:
+        raise families.mismatch(name, found_kind, objective)
     if name not in getattr(modeling_auto, AUTO[objective][1]):
+        if objective in families.HEADS:
+            raise families.mismatch(name, found_kind, objective)
         raise InputError(
             f"objective.name = {objective!r}: Transformers has no class for it with models of type {name!r}: set "
             "objective.name=mlm, or choose model.family=bert"
@@ -42,11 +47,13 @@ def suited(config: Config, objective: str) -> dict[str, Any]:
     return {**config, "architectures": [found if isinstance(found, str) else found[0]]}
 
 
-def _kind(config: Config) -> Kind:
-    """What a model type that is no family of ours is, as Transformers' tables tell it. Raises InputError."""
+def kind(config: Config) -> Kind:
+    """What a model is; for types that are no family of ours as Transformers' tables tell it. Raises InputError."""
+    name = str(config["model_type"])
+    if name in families.FAMILIES:
+        return families.FAMILIES[name]
     from transformers.models.auto import modeling_auto
 
-    name = str(config["model_type"])
     if name in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         return "encoder_decoder"
     # Encoders have a causal class too, for those who want to use them as decoders.

@@ -11,6 +11,7 @@ from typing import Any
 
 from manta.artifact import Resolved
 from manta.errors import InputError
+from manta.models.families import Config
 from manta.storage import Folder
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -43,24 +44,34 @@ def load(
     objective: str = "clm",
     seed: int = 0,
     note: Callable[[str], Any] = warnings.warn,
+    head: Config | None = None,
 ) -> Any:
     """The model of a local Hugging Face directory for `objective`, in `precision` (bf16 or fp32), on the CPU.
 
-    Heads that the objective needs and the directory lacks (BERT's for sentence pairs) start from `seed`, the same on all
-    workers, and `note` is called with a sentence that says so. Raises InputError if the objective does not train models
-    of this type, or weights of the model itself are missing.
+    `head` is what its configuration is to say of the head that a task trains (id2label, label2id, problem_type); a head
+    of the directory that tells other labels apart is left behind. Heads that the objective needs and the directory lacks
+    start from `seed`, the same on all workers, and `note` is called with a sentence that says so. Raises InputError if
+    the objective does not train models of this type, or weights of the model itself are missing.
     """
     import torch
 
     from manta.models import classes
 
-    auto = classes.auto(json.loads((folder / "config.json").read_text(encoding="utf-8")), objective)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    auto = classes.auto(config, objective)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, found = auto.from_pretrained(
-            folder, dtype=getattr(torch, DTYPES[precision]), local_files_only=True, output_loading_info=True
+            folder,
+            dtype=getattr(torch, DTYPES[precision]),
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=head is not None,
+            **(head or {}),
         )
-    missing = sorted(found["missing_keys"])
+        missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+        if head is not None and not _same_labels(config, head):
+            missing = sorted({*missing, *_renewed(model)})
     if lacking := [name for name in missing if not _in_head(model, name)]:
         raise InputError(
             f"model.source = {str(folder)!r} lacks {len(lacking)} weights of its own config.json, {lacking[0]} among them: "
@@ -69,6 +80,25 @@ def load(
     if missing:
         note(f"{type(model).__name__} starts with new weights for objective.name = {objective!r}: {', '.join(missing)}")
     return model
+
+
+def _same_labels(config: Config, head: Config) -> bool:
+    named = {str(number): label for number, label in (head.get("id2label") or {}).items()}
+    return bool((config.get("id2label") or {}) == named)
+
+
+def _renewed(model: Any) -> list[str]:
+    """Start the output layers anew: Transformers loads any of the right size, whatever labels they told apart."""
+    import torch
+
+    names = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{model.base_model_prefix}."):
+            torch.nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+            names += [f"{name}.{part}" for part, _ in module.named_parameters()]
+    return names
 
 
 def _in_head(model: Any, name: str) -> bool:

@@ -10,19 +10,20 @@ from manta.errors import InputError, Problem
 from manta.objectives.clm import clm, clm_scored
 from manta.objectives.denoising import denoising
 from manta.objectives.distillation import distillation
+from manta.objectives.labels import sequence_labels, sequence_scored, spans, spans_scored, token_labels
 from manta.objectives.mlm import labels_scored, mlm
 from manta.objectives.multi_mlm import attach as add_predecessor
 from manta.objectives.multi_mlm import detach as drop_predecessor
 from manta.objectives.multi_mlm import multi_mlm, multi_mlm_scored
 from manta.objectives.nsp import nsp, nsp_scored
 from manta.objectives.sums import NOT_SCORED, mean
-from manta.sections.objective import Denoising, Distillation, MultiMlm, Objective
+from manta.sections.objective import Denoising, Distillation, MultiMlm, Objective, SequenceLabels
 
-__all__ = ["NOT_SCORED", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems"]  # fmt: skip
+__all__ = ["NOT_SCORED", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems", "scored_of"]  # fmt: skip
 
-# (model, batch of tensors) -> (sums, counts), both scalars or both (parts,), float32 and int64.
+# (model, batch of tensors) -> (sums, counts), both scalars or both (parts,), float32 and int64 (weighted: float32).
 Loss = Callable[..., tuple[Any, Any]]
-Scored = Callable[[Mapping[str, Any]], int | tuple[int, ...]]
+Scored = Callable[..., float | tuple[int, ...]]  # of a batch of numpy arrays
 
 
 class Entry(NamedTuple):
@@ -30,10 +31,10 @@ class Entry(NamedTuple):
     depend on how rows are spread over workers and accumulation steps. Of several parts the loss is the sum of means."""
 
     loss: Loss  # settings that it needs are bound by `loss_of`
-    scored: Scored  # batch of numpy arrays -> the counts that the loss returns for it
+    scored: Scored  # the counts that the loss returns for a batch; settings are bound by `scored_of`
     parts: tuple[str, ...]  # what the sums are of
     families: tuple[str, ...]  # of models that it suits
-    layouts: tuple[str, ...]  # of rows, `data.layout`, that it can be trained on
+    layouts: tuple[str, ...]  # of rows, `data.layout`, that it can be trained on; none: on a task's examples alone
     head: str  # the class of Transformers that models of it are made by
 
 
@@ -52,6 +53,9 @@ TABLE: dict[str, Entry] = {
     "multi_mlm": Entry(multi_mlm, multi_mlm_scored, ("tokens", "predecessors"), ENCODERS, TEXT + PAIRS, "AutoModelForMaskedLM"),
     "denoising": Entry(denoising, labels_scored, ("tokens",), BOTH, METHODS["spans"] + TEXT, "AutoModelForSeq2SeqLM"),
     "distillation": Entry(distillation, clm_scored, ("tokens",), DECODERS, TEXT, "AutoModelForCausalLM"),
+    "sequence_labels": Entry(sequence_labels, sequence_scored, ("rows",), ("bert", "llama", "gpt2"), (), "AutoModelForSequenceClassification"),
+    "token_labels": Entry(token_labels, labels_scored, ("words",), ENCODERS, (), "AutoModelForTokenClassification"),
+    "spans": Entry(spans, spans_scored, ("rows",), ENCODERS, (), "AutoModelForQuestionAnswering"),
 }  # fmt: skip
 
 
@@ -69,7 +73,17 @@ def loss_of(objective: Objective, teacher: Callable[..., Any] | None = None) -> 
         return functools.partial(
             loss, teacher=teacher, temperature=objective.temperature, hard_weight=objective.hard_weight
         )
+    if isinstance(objective, SequenceLabels):
+        return functools.partial(loss, several=objective.several, weights=objective.weights)
     return loss
+
+
+def scored_of(objective: Objective) -> Scored:
+    """The objective's counts with its settings: what `loss_of` counts, of a batch of numpy arrays."""
+    scored = TABLE[objective.name].scored
+    if isinstance(objective, SequenceLabels):
+        return functools.partial(scored, weights=objective.weights)
+    return scored
 
 
 def attach(objective: Objective, model: Any, seed: int) -> Any:
@@ -91,7 +105,7 @@ def problems(objective: Objective, family: str, layout: str) -> Iterator[Problem
     """Why a model of `family` cannot be trained to this on rows of `layout`, each with what to do about it."""
     entry = TABLE[objective.name]
     if family not in entry.families:
-        suited = [name for name, other in TABLE.items() if family in other.families and name != "distillation"]
+        suited = [name for name, other in TABLE.items() if family in other.families and other.layouts and name != "distillation"]  # fmt: skip
         other = f", or for {family} objective.name={_either(suited)}" if suited else ""
         yield Problem(
             "objective.name",

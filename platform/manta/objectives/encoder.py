@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def inputs(model: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The arguments of an encoder of Transformers, from a batch of int columns (batch, seq).
+    """The arguments of an encoder of Transformers (or of a decoder with a head), from a batch of int columns (batch, seq).
 
     `input_ids`, and of `token_type_ids`, `attention_mask` and `position_ids` those that the batch has. Where positions
     restart, a document begins; Transformers tells decoders, but not encoders, so the mask is made here.

@@ -23,11 +23,12 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
 
 
 def mean(sums: torch.Tensor, counts: Any) -> torch.Tensor:
-    """The loss of a batch: of each part the sum by its count, and the parts added up.
+    """The loss of a batch: of each part the sum by its count (0 where nothing is scored), and the parts added up.
 
     `sums` and `counts` are scalars, or (parts,). With the sums of some rows and the counts of all rows of a global
     batch it is these rows' share of the loss: the shares add up to it, however the rows are spread.
     """
     import torch
 
-    return (sums / torch.as_tensor(counts, device=sums.device).clamp(min=1)).sum()
+    counts = torch.as_tensor(counts, device=sums.device)
+    return (sums / counts.where(counts > 0, 1)).sum()

@@ -11,6 +11,7 @@ from manta.plan.figures import Given
 from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
 from manta.sections.model import NewModel
 from manta.sections.objective import Masking
+from manta.sections.train import SummarisationTask
 
 Training = PretrainRecipe | FinetuneRecipe | TuneRecipe
 
@@ -53,7 +54,7 @@ def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
 
 def _task_rows(recipe: FinetuneRecipe | TuneRecipe, notes: list[str]) -> Rows:
     task = recipe.task
-    length = task.max_tokens if task.name == "chat" else task.max_input_tokens + task.max_target_tokens
+    length = task.max_input_tokens + task.max_target_tokens if isinstance(task, SummarisationTask) else task.max_tokens
     manifest = artifact.read_manifest(artifact.Folder(artifact.locate(recipe.data.examples, recipe.output)))
     found = (manifest or {}).get("metrics", {}).get("train_examples")
     count = min(filter(None, (found, recipe.data.train_rows)), default=None)
@@ -65,16 +66,17 @@ def config(recipe: Training, found: Rows | None, notes: list[str]) -> dict[str, 
     """config.json of the model that will be trained; None if its source is not there yet."""
     from manta.models import presets
 
-    objective = recipe.objective.name if isinstance(recipe, PretrainRecipe) else "clm"
     if isinstance(recipe.model, NewModel):
         presets.sizes(recipe.model)  # refuses sizes that do not fit each other
         if found is None or found.vocab_size is None:
             return None
-        return presets.config(recipe.model, found.vocab_size, {}, objective)
+        assert isinstance(recipe, PretrainRecipe)
+        return presets.config(recipe.model, found.vocab_size, {}, recipe.objective.name)
     from manta.models import classes
+    from manta.train.objective import objective_of
 
     source = source_config("model.source", recipe.model.source, recipe.output, notes)
-    return classes.suited(source, objective) if source is not None else None
+    return classes.suited(source, objective_of(recipe, source).name) if source is not None else None
 
 
 def source_config(role: str, ref: str, output: str, notes: list[str]) -> dict[str, Any] | None:
@@ -91,24 +93,9 @@ def source_config(role: str, ref: str, output: str, notes: list[str]) -> dict[st
 
 
 def trainable(recipe: Training, settings: dict[str, Any], parameters: int) -> int:
-    """How many weights move: all, those above the frozen layers, or those of the low-rank adapters."""
-    from manta.models import formulas
-
-    if isinstance(recipe, PretrainRecipe) or recipe.adapt.method == "full":
+    """How many weights move."""
+    if isinstance(recipe, PretrainRecipe):
         return parameters
-    if recipe.adapt.method == "freeze":
-        layers = settings["num_hidden_layers"]
-        without = formulas.num_parameters(
-            {**settings, "num_hidden_layers": layers - min(layers, recipe.adapt.freeze_layers)}
-        )
-        return without - settings["vocab_size"] * settings["hidden_size"]
-    hidden, heads = settings["hidden_size"], settings["num_attention_heads"]
-    head_dim = settings.get("head_dim") or hidden // heads
-    inner, keys = settings["intermediate_size"], (settings.get("num_key_value_heads") or heads) * head_dim
-    sides = {
-        "q_proj": hidden + heads * head_dim, "o_proj": hidden + heads * head_dim, "k_proj": hidden + keys, "v_proj": hidden + keys,
-        "gate_proj": hidden + inner, "up_proj": hidden + inner, "down_proj": hidden + inner,
-    }  # fmt: skip
-    return int(
-        settings["num_hidden_layers"] * recipe.adapt.rank * sum(sides.get(name, 0) for name in recipe.adapt.targets)
-    )
+    from manta.adapt import counting
+
+    return counting.moving(settings, recipe.adapt)

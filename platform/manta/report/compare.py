@@ -1,14 +1,15 @@
-"""Two runs side by side: the settings that differ, then every figure that both have."""
+"""Two runs side by side: the settings that differ, every figure that both have, and of evaluations how sure a difference is."""
 
 from __future__ import annotations
 
 from manta import artifact as artifacts
 from manta import recipe as recipes
 from manta.progress import format_figure
+from manta.report import difference
 
 
 def text(a: str, b: str) -> str:
-    """Compare two finished artifacts. Raises InputError if one is missing or unfinished."""
+    """Compare two finished artifacts. Raises InputError if one is missing or unfinished, or evaluations judged different examples."""
     first, second = artifacts.open_artifact(a), artifacts.open_artifact(b)
     lines = [
         f"A  {first.folder.url}  [{first.fingerprint[:12]}]",
@@ -32,4 +33,6 @@ def text(a: str, b: str) -> str:
         x, y = first.metrics[key], second.metrics[key]
         ratio = f"{y / x:.3f}" if x else "-"
         lines.append(f"{key:<28}{format_figure(x):>14}{format_figure(y):>14}{format_figure(y - x):>14}{ratio:>9}")
+    if first.kind == second.kind == "evaluate":
+        lines += ["", *difference.lines(first, second)]
     return "\n".join(lines)

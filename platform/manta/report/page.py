@@ -12,7 +12,7 @@ import yaml
 from manta import artifact as artifacts
 from manta.errors import InputError
 from manta.progress import format_figure
-from manta.report import corpus, lineage
+from manta.report import corpus, evaluation, lineage
 from manta.storage import Folder
 
 STYLE = """
@@ -31,6 +31,7 @@ svg line { stroke: var(--line) } svg rect { fill: var(--mark) }
 CURVES = (
     ("train", "loss"),
     ("validation", "loss"),
+    ("validation", "score"),
     ("train", "lr"),
     ("train", "grad_norm"),
     ("train", "tokens_per_s"),
@@ -61,6 +62,7 @@ def render(folder: Folder, manifest: dict[str, Any]) -> str:
         _table({key: value for key, value in run.metrics.items() if not isinstance(value, (dict, list))}),
         *_curves(folder),
         *(corpus.sections(run) if run.kind == "prepare" else ()),
+        *(evaluation.sections(run) if run.kind == "evaluate" else ()),
         "<h2>Origin</h2>",
         f"<pre>{_text(lineage.text(artifacts.lineage(run)))}</pre>",
         "<h2>Recipe</h2>",

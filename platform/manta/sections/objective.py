@@ -103,5 +103,26 @@ class Distillation(Section):
     )
 
 
+class SequenceLabels(Section):
+    """What a text is: one of the labels, or any number of them. Follows from task.name=classification."""
+
+    name: Literal["sequence_labels"]
+    several: bool = False
+    weights: list[PositiveFloat] | None = Field(None, description="of each label; none weighs all alike")
+
+
+class TokenLabels(Section):
+    """What each word of a text is. Follows from task.name=tagging."""
+
+    name: Literal["token_labels"]
+
+
+class AnswerSpan(Section):
+    """Where in a text the answer begins and ends."""
+
+    name: Literal["spans"]
+
+
 Pretraining = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm, Discriminator("name")]
-Objective = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm | Distillation, Discriminator("name")]
+Labelling = SequenceLabels | TokenLabels | AnswerSpan
+Objective = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm | Distillation | Labelling, Discriminator("name")]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from manta.sections.base import (
     Evaluation,
+    ExampleFile,
     Examples,
     Fraction,
     Model,
@@ -71,25 +72,46 @@ class ChatTask(Section):
     max_tokens: Positive = 512
 
 
-Task = Annotated[SummarisationTask | ChatTask, Field(discriminator="name")]
+class ClassificationTask(Section):
+    """A text, or a pair of texts, and what it is: one label, or any number of them."""
+
+    name: Literal["classification"]
+    max_tokens: Positive = Field(256, description="of a text, or of a pair together; what is longer is cut")
+    several: bool = Field(False, description="any number of labels may hold at once, none of them too")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare labels count as much as frequent ones"
+    )
+
+    @model_validator(mode="after")
+    def weights_of_one_label(self) -> ClassificationTask:
+        if self.several and self.class_weights != "none":
+            raise ValueError(
+                f"class_weights = {self.class_weights!r} weighs examples by their one label, and with several=true they have "
+                "any number: set class_weights=none"
+            )
+        return self
 
 
-class Adapt(Section):
-    """Which weights move: all of them, all but the first layers, or low-rank adapters (LoRA, arXiv:2106.09685)."""
+class TaggingTask(Section):
+    """Words, each with its tag: names of persons and places, parts of speech."""
 
-    method: Literal["full", "freeze", "lora"] = "full"
-    freeze_layers: NonNegative = Field(0, description="freeze: the embeddings and this many first layers stay")
-    rank: Positive = 8
-    alpha: PositiveFloat = 16.0
-    dropout: Fraction = 0.0
-    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    merge: bool = Field(True, description="lora: also leave the merged model, ready to compress and serve")
+    name: Literal["tagging"]
+    max_tokens: Positive = Field(256, description="of a sentence; words that are cut off are taken for O")
+
+
+Answering = SummarisationTask | ChatTask
+Labelling = ClassificationTask | TaggingTask
+Task = Annotated[Answering | Labelling, Field(discriminator="name")]
 
 
 class FinetuneData(Section):
     examples: Examples
     train_rows: Positive | None = Field(None, description="use only this many training rows; none uses all")
+    validation: ExampleFile | None = Field(
+        None, description="a second file to validate with; none takes part of the first"
+    )
     validation_fraction: Fraction = Field(0.05, description="of the examples, where they are one file; chosen by hash")
+    columns: dict[str, str] = Field({}, description="field of the task -> column of the file, where they differ")
 
 
 class Search(Section):
@@ -146,7 +168,8 @@ class EvaluateSettings(Section):
 class EvaluateData(Section):
     shards: Shards | None = None
     examples: Examples | None = None
-    validation_fraction: Fraction = Field(0.05, description="as in the fine-tuning recipe, where examples are one file")
+    validation_fraction: Fraction = Field(0.05, description="as in fine-tuning, where examples are one file; 1 for all")
+    columns: dict[str, str] = Field({}, description="field of the task -> column of the file, where they differ")
 
 
 class Gate(Section):

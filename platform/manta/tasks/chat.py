@@ -8,6 +8,9 @@ from typing import Any
 from manta.sections.train import ChatTask
 from manta.tasks import conversation
 from manta.tasks.conversation import Encoded, Example, Message
+from manta.tasks.fields import Field
+
+FIELDS = (Field("messages", "messages"),)  # or input and target, as one exchange
 
 
 def format(example: Example) -> list[Message]:

@@ -22,6 +22,11 @@ class Encoded(NamedTuple):
     labels: list[int]
     truncated: bool
 
+    @property
+    def columns(self) -> dict[str, list[int]]:
+        """What is stored of it."""
+        return {"input_ids": self.input_ids, "labels": self.labels}
+
 
 def render(messages: Sequence[Message], tokenizer: Any, *, answering: bool) -> str:
     """The conversation as the model sees it; with `answering`, up to where the assistant begins to speak."""

@@ -1,187 +1,162 @@
-"""Labelled examples: read from a prepared artifact or from one JSONL or Parquet file, every bad line named by number."""
+"""Labelled examples: read from a prepared artifact, or from one file or two, checked, split; every bad line is named."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from manta.artifact import Resolved
 from manta.errors import InputError
+from manta.sections.train import EvaluateData, FinetuneData, Task
 from manta.storage import Folder
-from manta.tasks.conversation import Example
+from manta.tasks import TASKS, doubts, reading
+from manta.tasks.doubts import Numbered
+from manta.tasks.fields import EXCHANGE, Field
+from manta.tasks.reading.columns import refuse_columns
+from manta.tasks.reading.found import Complaint, Unreadable
+from manta.tasks.reading.record import example
+from manta.tasks.splitting import choose, validating
 
-ROLES = ("system", "user", "assistant")
+__all__ = ["SPLITS", "Loaded", "check", "choose", "fields_of", "load", "read"]
+
 SPLITS = ("train", "validation")
 SHOWN = 8  # bad lines named in one message
 
+Data = FinetuneData | EvaluateData
+Inputs = Mapping[str, Resolved]
 
-def read(path: str, split: str, validation_fraction: float = 0.05) -> list[dict[str, Any]]:
-    """The examples of `split` ("train" or "validation"), in the order they are stored.
 
-    `path` is a prepared artifact's folder, which holds both splits, or one .jsonl or .parquet file, which is split by
-    the hash of what is asked: the same question never stands on both sides. Each example is {"input", "target"} or
-    {"messages"}. Raises InputError that names the bad lines.
+class Loaded(NamedTuple):
+    """Both splits, each in the order it is stored, and sentences about what is doubtful in them."""
+
+    train: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+
+def load(inputs: Inputs, data: Data, task: Task) -> Loaded:
+    """The examples of both splits. Raises InputError that names the bad lines.
+
+    "data.examples" of `inputs` is a prepared artifact, which holds both splits, or one file; with "data.validation" that
+    second file validates, and without it `data.validation_fraction` of the first: see `splitting.validating`. Each
+    example has the fields that the task's FIELDS name, whatever columns they came from.
     """
-    place = Folder(path)
-    if not place.is_file():
-        return _parquet(_artifact_file(place, split))
-    listed = _file(place)
-    return [example for example in listed if _split_of(example, validation_fraction) == split]
+    return _loaded(list(_files(inputs, data, task)), data, task)
 
 
-def check(path: str, task: str, validation_fraction: float) -> None:
-    """Raise InputError unless both splits of `path` hold examples that the task can use."""
-    place = Folder(path)
-    if not place.is_file():
-        for split in SPLITS:
-            _artifact_file(place, split)
-        return
-    listed = _file(place)
-    if task != "chat" and any("messages" in example for example in listed):
+def read(inputs: Inputs, split: str, data: Data, task: Task) -> list[dict[str, Any]]:
+    """The examples of `split` ("train" or "validation") alone: as `load`, but of two files only one is read."""
+    if len(places := _places(inputs)) == 1:
+        return list(getattr(load(inputs, data, task), split))
+    return _numbered(*places[SPLITS.index(split)], data, task).examples
+
+
+def check(inputs: Inputs, data: Data, task: Task) -> Loaded:
+    """The examples, if training and validating with them makes sense. Raises InputError where it does not.
+
+    Both splits must hold something, and no question of one may stand in the other.
+    """
+    files = list(_files(inputs, data, task))
+    loaded = _loaded(files, data, task)
+    if not (loaded.train and loaded.validation):
         raise InputError(
-            f"data.examples: {place.url} holds conversations (messages), but task.name = {task!r} learns from input and target: "
-            "set task.name=chat, or give those two fields"
+            f"data.examples: {files[0].url} holds {len(files[0].examples)} examples, and data.validation_fraction = "
+            f"{data.validation_fraction} leaves {len(loaded.train)} to train on and {len(loaded.validation)} to validate with: "
+            "both must be above 0"
         )
-    counts = {split: sum(_split_of(example, validation_fraction) == split for example in listed) for split in SPLITS}
-    if not all(counts.values()):
+    if len(files) == len(SPLITS):
+        doubts.refuse_leak(*files)
+    return loaded
+
+
+def fields_of(task: Task) -> tuple[Field, ...]:
+    """The task's FIELDS; of "label" and "labels" the one that task.several asks for."""
+    fields: tuple[Field, ...] = TASKS[task.name].FIELDS
+    if task.name != "classification":
+        return fields
+    other = "label" if task.several else "labels"
+    return tuple(Field(f.name, f.kind) if f.kind in ("label", "labels") else f for f in fields if f.kind != other)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _places(inputs: Inputs) -> list[tuple[str, Folder]]:
+    """(role, file) of the one file, or of that of each split. Raises InputError for what does not go together."""
+    place, other = Folder(inputs["data.examples"].path), inputs.get("data.validation")
+    if place.is_file():
+        found = [("data.examples", place)]
+        return [*found, ("data.validation", Folder(other.path))] if other else found
+    if other:
         raise InputError(
-            f"data.examples: {place.url} holds {len(listed)} examples, and data.validation_fraction = {validation_fraction} leaves "
-            f"{counts['train']} to train on and {counts['validation']} to validate with: both must be above 0"
+            f"data.validation = {other.ref!r}: {place.url} holds validation examples of its own: set data.validation=null"
         )
+    names = [f"examples/{split}.parquet" for split in SPLITS]
+    for name in names:
+        if not place.exists(name):
+            raise InputError(
+                f"data.examples: {place.url} has no {name}: prepare it with data.examples=docstring_summary, "
+                "or name a file of your own"
+            )
+    return [("data.examples", place / name) for name in names]
 
 
-def choose(examples: list[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
-    """At most `limit` examples, in their order. Chosen by hash, so that a larger limit keeps what a smaller one chose."""
-    if limit is None or limit >= len(examples):
-        return examples
-    ranked = sorted(range(len(examples)), key=lambda position: (_hash(examples[position]), position))
-    return [examples[position] for position in sorted(ranked[:limit])]
+def _files(inputs: Inputs, data: Data, task: Task) -> Iterator[Numbered]:
+    for role, folder in _places(inputs):
+        yield _numbered(role, folder, data, task)
 
 
-def _artifact_file(place: Folder, split: str) -> Folder:
-    name = f"examples/{split}.parquet"
-    if not place.exists(name):
-        raise InputError(
-            f"data.examples: {place.url} has no {name}: prepare it with data.examples=docstring_summary, "
-            "or name a .jsonl or .parquet file of your own"
-        )
-    return place / name
+def _loaded(files: Sequence[Numbered], data: Data, task: Task) -> Loaded:
+    fields = fields_of(task)
+    notes = tuple(note for file in files for note in doubts.notes(file, fields))
+    if len(files) == len(SPLITS):
+        return Loaded(files[0].examples, files[1].examples, notes)
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
+    for made, validates in zip(files[0].examples, validating(files[0].examples, data.validation_fraction), strict=True):
+        sides[validates].append(made)
+    return Loaded(*sides, notes)
 
 
-def _file(place: Folder) -> list[dict[str, Any]]:
-    if place.url.endswith(".parquet"):
-        return _parquet(place)
-    if place.url.endswith((".jsonl", ".json")):
-        return _collect(place, _json_lines(place))
-    raise InputError(f"data.examples: {place.url} is neither .jsonl nor .parquet: convert it to one of them")
-
-
-def _read_bytes(place: Folder) -> bytes:
-    from fsspec.core import open as open_url
-
-    with open_url(place.url, "rb") as handle:
-        return bytes(handle.read())
-
-
-def _parquet(place: Folder) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(io.BytesIO(_read_bytes(place))) as file:
-            columns = [name for name in ("messages", "input", "target") if name in file.schema_arrow.names]
-            if "messages" not in columns and len(columns) < 2:
-                found = ", ".join(file.schema_arrow.names)
-                raise InputError(
-                    f"data.examples: {place.url} has the columns {found}: name them input and target, or messages"
-                )
-            rows = file.read(columns=columns[:1] if "messages" in columns else columns).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise InputError(f"data.examples: {place.url} cannot be read as Parquet ({error}): write it again") from None
-    return _collect(place, (("row", number, row) for number, row in enumerate(rows, 1)))
-
-
-def _json_lines(place: Folder) -> Iterator[tuple[str, int, Any]]:
-    for number, line in enumerate(_read_bytes(place).split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            yield "line", number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            yield "line", number, f"is not UTF-8 (byte {error.start + 1})"
-        except json.JSONDecodeError as error:
-            yield "line", number, f"is not JSON ({error.msg} at column {error.colno})"
-
-
-def _collect(place: Folder, records: Iterable[tuple[str, int, Any]]) -> list[dict[str, Any]]:
-    """The records as examples; a record that is a text is the complaint about it. Raises InputError for all bad ones."""
+def _numbered(role: str, folder: Folder, data: Data, task: Task) -> Numbered:
+    """The examples of a file. Raises InputError that names the bad records, all of them counted, the first shown."""
+    fields, columns = fields_of(task), data.columns
+    _check_columns(columns, fields, task)
     good: list[dict[str, Any]] = []
-    bad: list[str] = []
-    for word, number, record in records:
-        complaint = record if isinstance(record, str) else _complaint(record)
-        if complaint:
-            bad.append(f"{word} {number} {complaint}")
-        elif "messages" in record:
-            good.append({"messages": [{"role": m["role"], "content": m["content"]} for m in record["messages"]]})
-        else:
-            good.append({"input": record["input"], "target": record["target"]})
+    numbers: list[int] = []
+    bad: list[tuple[int, Complaint, Any]] = []
+    try:
+        file = reading.read(folder, fields, columns)
+        for number, raw in file.records:
+            made = example(raw, fields, columns, cells=file.cells)
+            if isinstance(made, Complaint):
+                bad.append((number, made, raw))
+            else:
+                good.append(made)
+                numbers.append(number)
+        if bad and not good:
+            refuse_columns(file, [raw for _, _, raw in bad], fields, columns, task.name)
+    except Unreadable as error:
+        raise InputError(f"{role}: {folder.url} {error}") from None
     if bad:
         more = f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        listed = "\n  ".join(bad[:SHOWN])
+        listed = "\n  ".join(f"{file.word} {number} {told}" for number, told, _ in bad[:SHOWN])
         raise InputError(
-            f"data.examples: {place.url} has {len(bad)} bad of {len(bad) + len(good)}; mend or delete them:\n  {listed}{more}"
+            f"{role}: {folder.url} has {len(bad)} bad of {len(bad) + len(good)}; mend or delete them:\n  {listed}{more}"
         )
     if not good:
-        raise InputError(f"data.examples: {place.url} holds no examples")
-    return good
+        raise InputError(f"{role}: {folder.url} holds no examples")
+    return Numbered(role, folder.url, file.word, good, numbers)
 
 
-def _complaint(record: Any) -> str | None:
-    """What is wrong with one record, or None."""
-    if not isinstance(record, dict):
-        return f"is not an object but {type(record).__name__}"
-    if record.get("messages") is None:
-        for key in ("input", "target"):
-            if key not in record:
-                return f"has no {key!r} (it has {', '.join(map(repr, record)) or 'nothing'})"
-            if not isinstance(record[key], str) or not record[key].strip():
-                return f"has an {key!r} that is " + (
-                    "empty" if isinstance(record[key], str) else f"no text but {record[key]!r}"
-                )
-        return None
-    messages = record["messages"]
-    if not isinstance(messages, list) or not messages:
-        return "has 'messages' that are not a list of {role, content}"
-    for position, message in enumerate(messages, 1):
-        if (
-            not isinstance(message, dict)
-            or not isinstance(message.get("content"), str)
-            or not message["content"].strip()
-        ):
-            return f"has a message {position} without text in 'content'"
-        if message.get("role") not in ROLES:
-            return f"has a message {position} of role {message.get('role')!r}: choose one of {', '.join(ROLES)}"
-    roles = [message["role"] for message in messages]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if not turns or turns != ["user" if position % 2 == 0 else "assistant" for position in range(len(turns))]:
-        return f"has roles that do not take turns from the user's question on ({', '.join(roles)})"
-    return None if turns[-1] == "assistant" else "does not end with the assistant's answer"
-
-
-def _split_of(example: Example, validation_fraction: float) -> str:
-    share = int(_hash(_asked(example))[:15], 16) / 16**15
-    return "validation" if share < validation_fraction else "train"
-
-
-def _asked(example: Example) -> Any:
-    """What an example asks: its input, or its messages up to the first answer."""
-    if "input" in example:
-        return example["input"]
-    roles = [message["role"] for message in example["messages"]]
-    return example["messages"][: roles.index("assistant")]
-
-
-def _hash(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def _check_columns(columns: Mapping[str, str], fields: Sequence[Field], task: Task) -> None:
+    known = [field.name for field in fields]
+    if any(field.kind == "messages" for field in fields):
+        known += [field.name for field in EXCHANGE]
+    for name in columns:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise InputError(
+                f"data.columns.{name} = {columns[name]!r}: {task.name} has the fields {', '.join(known)}{hint}"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,24 @@ from manta.errors import InputError
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.storage import Folder
-from manta.tasks import TASKS, conversation, examples
+from manta.tasks import ANSWERING, LABELLING, TASKS, conversation, examples, labels
 from manta.tasks.conversation import IGNORED, Encoded
+from manta.tasks.labels import Labels, Row
 
 ROWS_PER_SHARD = 8192
+NAMED = 12  # labels in a sentence
 MULTIPLE = 8  # row lengths are rounded up to it: vector units like it
+
+Found = dict[str, list[dict[str, Any]]]  # split -> its examples
 
 
 def check(recipe: FinetuneRecipe | TuneRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for what is wrong with the examples or with the model's tokenizer, before anything starts."""
-    examples.check(inputs["data.examples"].path, recipe.task.name, recipe.data.validation_fraction)
     model = inputs["model.source"]
+    loaded = examples.check(inputs, recipe.data, recipe.task)
+    if recipe.task.name in LABELLING:
+        collect(recipe, chosen(recipe, loaded))
+        return
     if model.kind == "package":
         return
     folder = Folder(model.path if model.kind == "directory" else f"{model.path}/model")
@@ -34,35 +42,59 @@ def check(recipe: FinetuneRecipe | TuneRecipe, inputs: dict[str, Resolved]) -> N
         )
 
 
-def write(recipe: FinetuneRecipe, path: str, model: Path, folder: Folder, progress: Progress) -> None:
-    """Write train/*.parquet and validation/*.parquet below `folder`, and last shards.json.
+def chosen(recipe: FinetuneRecipe | TuneRecipe, loaded: examples.Loaded) -> Found:
+    """The examples of both splits that a recipe uses."""
+    return {"train": examples.choose(loaded.train, recipe.data.train_rows), "validation": loaded.validation}
 
-    Columns input_ids and labels, both fixed_size_list<int32>[seq_len], padded on the right; labels are -100 where
-    nothing is to be learnt, and not shifted. seq_len is that of the longest example. `path` is what data.examples
-    names, `model` the local Hugging Face directory with the tokenizer. Raises InputError when there is nothing to
-    learn from or an example exceeds the model's positions.
+
+def collect(recipe: FinetuneRecipe | TuneRecipe, found: Found) -> Labels | None:
+    """The labels of the training examples; None for tasks that answer. Raises InputError for what cannot be learnt."""
+    if recipe.task.name not in LABELLING:
+        return None
+    task = LABELLING[recipe.task.name]
+
+    def named(example: labels.Example) -> list[str]:
+        return list(task.named(example, recipe.task))
+
+    known = labels.collect(found["train"], named, task.problem(recipe.task))
+    if len(known.names) < (1 if known.problem == "multi_label_classification" else 2):
+        have = f"only the label {known.names[0]!r}" if known.names else "no labels"
+        raise InputError(
+            f"data.examples: the {len(found['train'])} training examples have {have}, so there is nothing to tell apart: add "
+            "examples of other labels, or raise data.train_rows"
+        )
+    labels.refuse_unknown(known, found["validation"], named)
+    return known
+
+
+def write(recipe: FinetuneRecipe, inputs: examples.Inputs, model: Path, folder: Folder, progress: Progress) -> None:
+    """Write train/*.parquet and validation/*.parquet below `folder`, labels.json for tasks that label, last shards.json.
+
+    Columns are int32, fixed-size lists or single numbers: `input_ids` and what else the task's `encode` gives. Those
+    along the row are padded on the right to seq_len, the length of the longest example; labels are -100 where nothing
+    is to be learnt, and not shifted. `inputs` say where the examples are, `model` is the local Hugging Face directory
+    with the tokenizer. Raises InputError when there is nothing to learn from, a label never occurs in what is learnt, or an
+    example exceeds the model's positions.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    conversation.end_token(tokenizer)  # refuses a template whose answers have no end
-    task = TASKS[recipe.task.name]
-    encoded: dict[str, list[Encoded]] = {}
-    for split in examples.SPLITS:
-        found = examples.read(path, split, recipe.data.validation_fraction)
-        chosen = examples.choose(found, recipe.data.train_rows if split == "train" else None)
-        encoded[split] = [task.encode(example, tokenizer, recipe.task) for example in chosen]
+    tokenizer = labels.tokenizer(model)
+    loaded = examples.load(inputs, recipe.data, recipe.task)
+    for doubt in loaded.notes:
+        progress.note(doubt)
+    found = chosen(recipe, loaded)
+    known = collect(recipe, found)
+    encoded = encode(recipe, found, tokenizer, known)
     report = {split: statistics(rows) for split, rows in encoded.items()}
     seq_len = _row_length(recipe, encoded, model)
-    progress.note(describe(report["train"], seq_len), **report["train"])
-    for split in examples.SPLITS:
-        if not report[split]["trained_tokens"]:
-            raise InputError(
-                f"data.examples: in the {report[split]['rows']} {split} rows of {path} no token is left to learn: check that the "
-                "answers are not empty, and raise task.max_tokens if they are cut off"
-            )
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    splits = {split: _write_split(folder, split, rows, seq_len, pad_id) for split, rows in encoded.items()}
+    progress.note(describe(report["train"], seq_len, known), **report["train"])
+    _refuse_empty(report, inputs["data.examples"].path)
+    if known is not None:
+        labels.refuse_unlearnt(
+            known, _occurs(encoded["train"], known), "raise task.max_tokens if its words are cut off"
+        )
+        labels.save(known, folder)
+    pad_id = labels.filler(tokenizer)
+    padded = {"input_ids": pad_id, **getattr(TASKS[recipe.task.name], "PADDED", {"labels": IGNORED})}
+    splits = {split: _write_split(folder, split, rows, seq_len, padded) for split, rows in encoded.items()}
     folder.write_text("report.json", json.dumps(report, indent=2) + "\n")
     index = Index(
         seq_len=seq_len,
@@ -72,15 +104,26 @@ def write(recipe: FinetuneRecipe, path: str, model: Path, folder: Folder, progre
         pad_id=pad_id,
         splits=splits,
         layout="examples",
-        columns=("input_ids", "labels"),
+        columns=tuple(encoded["train"][0].columns),
     )
     save_index(folder, index)
 
 
-def statistics(rows: Sequence[Encoded]) -> dict[str, Any]:
-    """Rows, tokens without padding, how many and which share of them are learnt, and the share of rows cut off."""
-    tokens = sum(len(row.input_ids) for row in rows)
-    trained = sum(label != IGNORED for row in rows for label in row.labels)
+def encode(
+    recipe: FinetuneRecipe, found: Found, tokenizer: Any, known: Labels | None
+) -> dict[str, list[Encoded] | list[Row]]:
+    """All examples of both splits as the task's rows."""
+    task = TASKS[recipe.task.name]
+    if recipe.task.name in ANSWERING:
+        conversation.end_token(tokenizer)  # refuses a template whose answers have no end
+        return {split: [task.encode(each, tokenizer, recipe.task) for each in some] for split, some in found.items()}
+    return {split: [task.encode(each, tokenizer, recipe.task, known) for each in some] for split, some in found.items()}
+
+
+def statistics(rows: Sequence[Encoded] | Sequence[Row]) -> dict[str, Any]:
+    """Rows, tokens without padding, how many labels are learnt (and which share of the tokens), the share of rows cut."""
+    tokens = sum(len(row.columns["input_ids"]) for row in rows)
+    trained = sum(label != IGNORED for row in rows for label in _labels_of(row))
     return {
         "rows": len(rows),
         "tokens": tokens,
@@ -90,12 +133,14 @@ def statistics(rows: Sequence[Encoded]) -> dict[str, Any]:
     }
 
 
-def describe(figures: dict[str, Any], seq_len: int) -> str:
+def describe(figures: dict[str, Any], seq_len: int, known: Labels | None = None) -> str:
     """The statistics of a split in a sentence."""
-    return (
-        f"{figures['rows']:,} training rows of at most {seq_len} tokens; {figures['trained_share']:.1%} of "
-        f"{figures['tokens']:,} tokens are learnt, {figures['truncated_share']:.1%} of the examples are cut"
-    )
+    begin = f"{figures['rows']:,} training rows of at most {seq_len} tokens; "
+    end = f", {figures['truncated_share']:.1%} of the examples are cut"
+    if known is None:
+        return f"{begin}{figures['trained_share']:.1%} of {figures['tokens']:,} tokens are learnt{end}"
+    names = ", ".join(known.names[:NAMED]) + ", ..." * (len(known.names) > NAMED)
+    return f"{begin}{figures['trained_tokens']:,} labels to learn, of {len(known.names)} kinds ({names}){end}"
 
 
 def pad(rows: Sequence[Sequence[int]], seq_len: int, filler: int) -> Any:
@@ -108,26 +153,60 @@ def pad(rows: Sequence[Sequence[int]], seq_len: int, filler: int) -> Any:
     return padded
 
 
-def _write_split(folder: Folder, split: str, rows: list[Encoded], seq_len: int, pad_id: int) -> tuple[Shard, ...]:
+def stacked(rows: Sequence[Encoded] | Sequence[Row], seq_len: int, padded: dict[str, int]) -> dict[str, Any]:
+    """The columns of rows as int32 arrays: those that `padded` names (rows, seq_len), others (rows,) or (rows, n)."""
+    import numpy as np
+
+    return {
+        name: pad([row.columns[name] for row in rows], seq_len, padded[name])
+        if name in padded
+        else np.array([row.columns[name] for row in rows], dtype=np.int32)
+        for name in rows[0].columns
+    }
+
+
+def _labels_of(row: Encoded | Row) -> list[int]:
+    """The labels of a row as a list, a single one too."""
+    found = row.columns["labels"]
+    return found if isinstance(found, list) else [found]
+
+
+def _occurs(rows: Sequence[Encoded] | Sequence[Row], known: Labels) -> list[int]:
+    """How often each label holds in rows."""
+    if known.problem == "multi_label_classification":
+        return [sum(column) for column in zip(*(_labels_of(row) for row in rows), strict=True)]
+    counts = Counter(label for row in rows for label in _labels_of(row))
+    return [counts[number] for number in range(len(known.names))]
+
+
+def _refuse_empty(report: dict[str, dict[str, Any]], path: str) -> None:
+    for split, figures in report.items():
+        if not figures["trained_tokens"]:
+            raise InputError(
+                f"data.examples: in the {figures['rows']} {split} rows of {path} no token is left to learn: check that the "
+                "answers are not empty, and raise task.max_tokens if they are cut off"
+            )
+
+
+def _write_split(
+    folder: Folder, split: str, rows: list[Encoded] | list[Row], seq_len: int, padded: dict[str, int]
+) -> tuple[Shard, ...]:
     shards = []
     for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
-        part = rows[start : start + ROWS_PER_SHARD]
-        columns = {
-            "input_ids": pad([row.input_ids for row in part], seq_len, pad_id),
-            "labels": pad([row.labels for row in part], seq_len, IGNORED),
-        }
+        columns = stacked(rows[start : start + ROWS_PER_SHARD], seq_len, padded)
         shards.append(write_shard(folder, f"{split}/{number:05d}.parquet", columns))
     return tuple(shards)
 
 
-def _row_length(recipe: FinetuneRecipe, encoded: dict[str, list[Encoded]], model: Path) -> int:
-    longest = max((len(row.input_ids) for rows in encoded.values() for row in rows), default=0)
-    positions = json.loads((model / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+def _row_length(recipe: FinetuneRecipe, encoded: dict[str, list[Encoded] | list[Row]], model: Path) -> int:
+    longest = max((len(row.columns["input_ids"]) for rows in encoded.values() for row in rows), default=0)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
     if positions is not None and longest > positions:
-        setting = "task.max_tokens" if recipe.task.name == "chat" else "task.max_input_tokens"
+        setting = "max_input_tokens" if hasattr(recipe.task, "max_input_tokens") else "max_tokens"
         raise InputError(
-            f"{setting} = {getattr(recipe.task, setting.removeprefix('task.'))}: the longest example has {longest} tokens, "
-            f"the model takes {positions}: lower {setting}"
+            f"task.{setting} = {getattr(recipe.task, setting)}: the longest example has {longest} tokens, "
+            f"the model takes {positions}: lower task.{setting}"
         )
     rounded = -(-longest // MULTIPLE) * MULTIPLE
     return min(rounded, positions) if positions is not None else rounded

@@ -19,6 +19,18 @@ def rouge_l(prediction: str, reference: str) -> float:
     return _f1(longest_common_subsequence(guess, wanted), len(guess), len(wanted))
 
 
+def rouge_n(prediction: str, reference: str, n: int) -> float:
+    """ROUGE-N F1 (Lin 2004): runs of n words held in common, repeats counted, by 2PR/(P + R).
+
+    Where neither text has n words there is nothing to count: 1 if they are the same words, else 0.
+    """
+    guess, wanted = words(prediction), words(reference)
+    guessed, true = _runs(guess, n), _runs(wanted, n)
+    if not guessed and not true:
+        return float(guess == wanted)
+    return _f1(sum((guessed & true).values()), sum(guessed.values()), sum(true.values()))
+
+
 def token_f1(prediction: str, reference: str) -> float:
     """F1 of the words held in common, order aside, repeats counted (Rajpurkar et al. 2016, arXiv:1606.05250)."""
     guess, wanted = words(prediction), words(reference)
@@ -46,6 +58,10 @@ def longest_common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
             row[column] = diagonal + 1 if left == right else max(above, row[column - 1])
             diagonal = above
     return row[-1]
+
+
+def _runs(listed: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(listed[first : first + n]) for first in range(len(listed) - n + 1))
 
 
 def _f1(common: int, guessed: int, wanted: int) -> float:

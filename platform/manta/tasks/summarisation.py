@@ -8,8 +8,10 @@ from typing import Any
 from manta.sections.train import SummarisationTask
 from manta.tasks import conversation
 from manta.tasks.conversation import Encoded, Example, Message
+from manta.tasks.fields import Field
 from manta.tasks.scores import exact_match, mean, rouge_l, token_f1
 
+FIELDS = (Field("input", "text"), Field("target", "text"))
 INSTRUCTION = "Summarise in one sentence:\n\n"
 
 

@@ -12,6 +12,8 @@ from manta.objectives import detach
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
+from manta.tasks.conversation import stop_at_end
+from manta.tasks.labels import store_input_names
 from manta.train import checkpoint
 from manta.train.job import Job
 
@@ -38,11 +40,7 @@ def export(job: Job, engine: Any, model: Any, folder: Folder) -> None:
     if isinstance(job.recipe, FinetuneRecipe):
         from manta import adapt
 
-        assert job.source is not None
-        with Folder(job.source).local() as source:
-            parts = adapt.export(model, weights, job.recipe.adapt, source)
-            _write_parts(parts, job, folder)
-        return
+        parts = adapt.export(model, weights, job.recipe.adapt)
     _write_parts(parts, job, folder)
 
 
@@ -54,9 +52,9 @@ def _write_parts(parts: dict[str, Any], job: Job, folder: Folder) -> None:
                 if name == "model":
                     for path in _tokenizer_files(tokenizer):
                         shutil.copyfile(path, target / path.name)
-                    if isinstance(job.recipe, FinetuneRecipe):
-                        from manta.tasks.conversation import stop_at_end
-
+                    if job.labels is not None:
+                        store_input_names(target)
+                    elif isinstance(job.recipe, FinetuneRecipe):
                         stop_at_end(target)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from manta.data.stream import Feed
 from manta.objectives import attach
 from manta.schema import FinetuneRecipe, PretrainRecipe
-from manta.sections.objective import Clm, Objective
+from manta.sections.objective import Objective
 from manta.storage import Folder
+from manta.tasks.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Job:
     """Plain values, the same on every rank."""
 
     recipe: PretrainRecipe | FinetuneRecipe
+    objective: Objective  # see train.objective
     folder: str  # the run's own
     feed: Feed  # of all steps
     accumulation: int
@@ -26,10 +28,8 @@ class Job:
     source: str | None  # Hugging Face directory of a model to start from
     tokenizer: str  # directory with the tokenizer's files
     mailbox: Any  # cluster.relay's actor
-
-    @property
-    def objective(self) -> Objective:
-        return self.recipe.objective if isinstance(self.recipe, PretrainRecipe) else Clm(name="clm")
+    labels: Labels | None = None  # of a task that labels
+    head: dict[str, Any] | None = None  # what config.json is to say of its head
 
 
 def model_of(job: Job, note: Callable[[str], Any]) -> Any:
@@ -44,10 +44,11 @@ def model_of(job: Job, note: Callable[[str], Any]) -> Any:
 
     assert job.source is not None
     with Folder(job.source).local() as path:
-        model = load(path, job.recipe.optimizer.precision, job.objective.name, job.recipe.seed, note)
+        model = load(path, job.recipe.optimizer.precision, job.objective.name, job.recipe.seed, note, job.head)
     if isinstance(job.recipe, FinetuneRecipe):
         from manta import adapt
 
         torch.manual_seed(job.recipe.seed)
         model = adapt.apply(model, job.recipe.adapt)
+        note(adapt.describe(model))
     return attach(job.objective, model, job.recipe.seed)

@@ -10,7 +10,7 @@ import numpy as np
 
 from manta.data.stream import Ahead, batches
 from manta.errors import MantaError
-from manta.objectives import TABLE, loss_of
+from manta.objectives import TABLE, loss_of, scored_of
 from manta.schema import PretrainRecipe
 from manta.storage import Folder
 from manta.train import checkpoint, exhausted, notice, optimizers, unfreezing, validation
@@ -22,6 +22,8 @@ from manta.train.job import Job, model_of
 from manta.train.saving import Checkpoints
 from manta.train.schedule import learning_rate
 from manta.train.watchdog import Watchdog
+
+FIGURES = ("loss", "perplexity", "score", "accuracy", "macro_f1")  # of the last validation, for the manifest
 
 
 def worker(job: Job) -> dict[str, Any]:
@@ -53,7 +55,8 @@ def train(job: Job) -> dict[str, Any]:
     recipe, folder, rank = job.recipe, Folder(job.folder), ray.train.get_context().get_world_rank()
     resources = recipe.resources
     engines.prepare_process(resources)
-    entry, driver = TABLE[job.objective.name], Driver(job, rank, state)
+    parts, scored_in = TABLE[job.objective.name].parts, scored_of(job.objective)
+    driver = Driver(job, rank, state)
     universal = state is not None and checkpoint.needs_conversion(state, resources.workers, resources.zero_stage)
     if state is not None and universal:
         optimizers.check_resharding(recipe.optimizer.name, state.workers)
@@ -73,7 +76,7 @@ def train(job: Job) -> dict[str, Any]:
             engine.load(*place)
     metrics = Metrics(folder, state.metrics_lines if state else 0, step) if rank == 0 else None
     show = validation.Show(job, engine) if rank == 0 and isinstance(recipe, PretrainRecipe) else None
-    held_out = validation.rows_of(job, rank)
+    held_out, judge = validation.rows_of(job, rank), validation.judge_of(job, rank)
     resumed_from, stopping, started, trained_seconds = step, False, time.monotonic(), 0.0
     pace, peak = speeds.Pace(), speeds.peak(recipe.optimizer.precision) if rank == 0 else None
     saves = Checkpoints(folder, rank, resources, recipe.checkpoint.keep, engine, course, metrics, dog, driver, state)
@@ -90,7 +93,7 @@ def train(job: Job) -> dict[str, Any]:
             raise RuntimeError(f"the stream delivered step {found}, but the model stands at step {step}")
         torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
         lr = learning_rate(step, job.feed.steps, recipe.optimizer.lr, recipe.schedule)
-        scored = engine.total(np.atleast_1d(entry.scored(batch)).tolist())
+        scored = engine.total(np.atleast_1d(scored_in(batch)).tolist())
         lowest = unfreezing.lowest(step, engine.layers, recipe.unfreezing)
         seen = _Seen(step, course, driver, saves, engine)
         _, norm = engine.step(batch, scored, lr, lowest, seen)
@@ -126,7 +129,7 @@ def train(job: Job) -> dict[str, Any]:
         best = False
         if (step % recipe.evaluate.every_steps == 0 or at_end) and held_out:
             with dog.during("validation"):
-                measured = validation.measure(engine, held_out, entry.parts)
+                measured = validation.measure(engine, held_out, parts, judge)
             best = course.validated(step, measured)
             if metrics:
                 metrics.add("validation", step, **measured)
@@ -189,6 +192,5 @@ def _figures(
     if trained_seconds:
         figures["tokens_per_second"] = round(tokens * (steps - resumed_from) / steps / trained_seconds, 1)
     if "validation" in last:
-        figures["validation_loss"] = last["validation"]["loss"]
-        figures["validation_perplexity"] = last["validation"]["perplexity"]
+        figures |= {f"validation_{name}": last["validation"][name] for name in FIGURES if name in last["validation"]}
     return figures

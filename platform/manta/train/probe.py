@@ -95,7 +95,7 @@ def worker(job: Any) -> dict[str, Any]:
     import ray.train
     import torch
 
-    from manta.objectives import TABLE, loss_of
+    from manta.objectives import loss_of, scored_of
     from manta.train import engine as engines
     from manta.train import shm_op
     from manta.train.job import model_of
@@ -114,7 +114,7 @@ def worker(job: Any) -> dict[str, Any]:
 
     steps = min(STEPS + 1, job.feed.steps)
     mine = follow(
-        lambda: model_of(job, lambda _: None), engine_of, _first(job.feed, steps, rank, resources.workers), TABLE[job.objective.name].scored
+        lambda: model_of(job, lambda _: None), engine_of, _first(job.feed, steps, rank, resources.workers), scored_of(job.objective)
     )  # fmt: skip
     all_ranks: list[Any] = [None] * resources.workers
     torch.distributed.all_gather_object(all_ranks, asdict(mine))

@@ -15,7 +15,7 @@ from manta.errors import InputError, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
 from manta.sections.model import NewModel
-from manta.sections.objective import Clm, Masking
+from manta.sections.objective import Masking, Objective
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
 from manta.train import optimizers, samples, schedule, shm_op, zero
@@ -30,9 +30,14 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     zero.check(recipe.optimizer, recipe.resources)
     _check_compiler(recipe.resources)
     if isinstance(recipe, FinetuneRecipe):
+        from manta.models import load
         from manta.tasks import rows
+        from manta.train.objective import objective_of
 
+        _check_early_stop(recipe)
         rows.check(recipe, dict(inputs))
+        if inputs["model.source"].kind != "package":  # which is unpacked later, and checked then
+            objective_of(recipe, load.model_config(load.model_url(inputs["model.source"])))
         if recipe.batch.samples is not None:
             schedule.accumulation(recipe.batch.samples, recipe.resources)
         return
@@ -65,6 +70,24 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     positions = formulas.max_positions(config)
     if positions is not None and index.seq_len > positions:
         raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
+
+
+def _check_early_stop(recipe: FinetuneRecipe) -> None:
+    """Refuse a figure that the validation will not have, and a score that is to be as low as possible."""
+    from manta.tasks import LABELLING
+
+    if (early := recipe.early_stop) is None:
+        return
+    scores = LABELLING[recipe.task.name].SCORES if recipe.task.name in LABELLING else ()
+    known = ("loss", *(scores or ("perplexity",)))
+    if early.figure not in known:
+        raise InputError(
+            f"early_stop.figure = {early.figure!r} is not measured for task.name = {recipe.task.name!r}: choose one of {', '.join(known)}"
+        )
+    if early.figure in scores and early.mode == "min":
+        raise InputError(
+            f"early_stop.mode = 'min' would keep the weights with the lowest {early.figure}, the worst ones: set early_stop.mode=max"
+        )
 
 
 def _check_compiler(resources: TrainResources) -> None:
@@ -106,7 +129,9 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
     from manta.data.shards import load_index
     from manta.data.stream import Feed
     from manta.models import load, presets
+    from manta.tasks import labels
     from manta.train.job import Job
+    from manta.train.objective import objective_of
 
     source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
     if isinstance(recipe, FinetuneRecipe):
@@ -117,10 +142,16 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
         tokenizer = source or f"{where}/tokenizer"
     index = load_index(where)
     rows = schedule.batch_rows(recipe.batch, index.seq_len)
+    known = labels.load(Folder(where)) if Folder(where).exists(labels.FILE) else None
     config = None
     if isinstance(recipe.model, NewModel):
         special = {"bos_token_id": index.bos_id, "eos_token_id": index.eos_id, "pad_token_id": index.pad_id}
         config = presets.config(recipe.model, index.vocab_size, special, recipe.objective.name)
+    found = config or load.model_config(source or "")
+    objective = objective_of(recipe, found, known)
+    head = None
+    if known is not None:  # decoders find a row's last token by what fills it up
+        head = known.config() | ({} if found.get("pad_token_id") is not None else {"pad_token_id": index.pad_id})
     view = (
         views.of(recipe.objective, index, Folder(where) / "tokenizer") if isinstance(recipe, PretrainRecipe) else None
     )
@@ -134,22 +165,24 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
     )
     return Job(
         recipe=recipe,
+        objective=objective,
         folder=draft.folder.url,
         feed=feed,
         accumulation=schedule.accumulation(rows, recipe.resources),
-        flops_per_token=_flops_per_token(recipe, config or load.model_config(source or ""), index),
+        flops_per_token=_flops_per_token(objective, found | (head or {}), index),
         config=config,
         source=source,
         tokenizer=tokenizer,
         mailbox=mailbox,
+        labels=known,
+        head=head,
     )
 
 
-def _flops_per_token(recipe: PretrainRecipe | FinetuneRecipe, config: dict[str, Any], index: Any) -> float:
+def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any) -> float:
     """Of the tokens that training counts, those that an encoder or a decoder reads."""
     from manta.models import classes, formulas
 
-    objective = recipe.objective if isinstance(recipe, PretrainRecipe) else Clm(name="clm")
     target = index.noise.target_len if index.noise else index.seq_len
     scored = objective.mask_fraction if isinstance(objective, Masking) else 1.0
     return formulas.flops_per_token(classes.suited(config, objective.name), index.seq_len, target, scored)
@@ -162,7 +195,7 @@ def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Prog
     folder = draft.folder / "work/rows"
     if not folder.exists("shards.json"):
         with Folder(source).local() as model:
-            rows.write(recipe, draft.inputs["data.examples"].path, Path(model), folder, progress)
+            rows.write(recipe, draft.inputs, Path(model), folder, progress)
     return folder.url
 
 

@@ -75,7 +75,8 @@ def _zero(optimizer: Optimizer, resources: TrainResources, moving: int) -> dict[
     gradient = 4 if resources.communication.fp32_sums else weight
     zero["reduce_bucket_size"] = max(1, min(moving, bucket // gradient if bucket else LARGEST_BUCKET))
     if resources.zero_stage < 3:
-        zero["allgather_bucket_size"] = max(1, min(moving, bucket // weight if bucket else LARGEST_BUCKET))
+        gathered = min(moving, bucket // weight if bucket else LARGEST_BUCKET)
+        zero["allgather_bucket_size"] = max(2, gathered + gathered % 2)  # DeepSpeed refuses odd ones
     elif bucket:
         zero["stage3_prefetch_bucket_size"] = bucket // weight
     if resources.offload != "none":

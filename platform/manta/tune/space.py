@@ -21,6 +21,7 @@ FIXED = {
     "resources": "resources never change a result, so there is nothing to find",
     "checkpoint": "checkpoints never change a result, so there is nothing to find",
     "data.examples": "trials on other examples cannot be compared: run one sweep for each",
+    "data.validation": "trials judged by other examples cannot be compared: run one sweep for each",
     "model.source": "trials of other models share no lineage: run one sweep for each",
 }
 # Fields of a sweep that its trials do not have.
@@ -87,12 +88,14 @@ def sample(search: Search, seed: int) -> list[dict[str, Any]]:
     return drawn
 
 
-def trials(recipe: TuneRecipe, examples: str, model: str, output: str) -> list[Trial]:
-    """Every trial, in order. `examples` and `model` are where the inputs are; the trials' artifacts go below `output`."""
+def trials(recipe: TuneRecipe, examples: str, model: str, output: str, validation: str | None = None) -> list[Trial]:
+    """Every trial, in order. `examples`, `model`, `validation` are where the inputs are; the trials' artifacts go below
+    `output`."""
     made = []
     for number, overrides in enumerate(sample(recipe.search, recipe.seed)):
         raw = _base(recipe)
         raw["data"]["examples"], raw["model"]["source"] = examples, model
+        raw["data"]["validation"] = validation
         raw |= {"name": f"{number:03d}", "output": output}
         for path, value in overrides.items():
             recipes.set_path(raw, path, value)
@@ -195,6 +198,8 @@ def _base(recipe: TuneRecipe) -> dict[str, Any]:
     """The sweep's recipe as that of one fine-tuning run, unvalidated."""
     raw = {key: value for key, value in recipes.resolved(recipe).items() if key not in SWEEP_ONLY}
     raw["kind"] = "finetune"
+    # A trial may have another method, and does not read the settings of this one.
+    raw["adapt"] = recipe.adapt.model_dump(mode="json", exclude_defaults=True)
     raw["resources"] = {key: value for key, value in raw["resources"].items() if key != "concurrent_trials"}
     return raw
 

@@ -24,7 +24,7 @@ from manta.train import run as training
 from manta.tune import board, space
 from manta.tune.space import Trial
 
-METRICS = ("validation_loss", "final_loss", "validation_perplexity", "tokens_per_second")
+METRICS = ("validation_loss", "validation_score", "final_loss", "validation_perplexity", "tokens_per_second")
 TABLE = "trials.jsonl"
 WINNINGS = ("model", "adapter")  # what of the best trial becomes the sweep's own result
 # Ray Tune's own tables, files and signal handlers are not wanted: stdout and Ctrl-C belong to the command line.
@@ -87,7 +87,14 @@ def run(recipe: TuneRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
         "best_overrides": best["overrides"],
         **{
             name: figures[name]
-            for name in ("validation_loss", "validation_perplexity", "final_loss", "steps", "tokens")
+            for name in (
+                "validation_loss",
+                "validation_perplexity",
+                "validation_score",
+                "final_loss",
+                "steps",
+                "tokens",
+            )
             if name in figures
         },
         **({"failures": failed} if failed else {}),
@@ -115,7 +122,9 @@ def concurrency(
 
 
 def _plan(recipe: TuneRecipe, inputs: dict[str, Resolved], output: str) -> list[Trial]:
-    return space.trials(recipe, inputs["data.examples"].path, inputs["model.source"].path, output)
+    other = inputs.get("data.validation")
+    examples, model = inputs["data.examples"].path, inputs["model.source"].path
+    return space.trials(recipe, examples, model, output, other.path if other else None)
 
 
 def _finished(trial: Trial) -> artifacts.Artifact | None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from manta.errors import InputError
 from manta.models.families import bart, bert, gpt2, llama, lstm, t5
-from manta.models.families.family import Config, Family, Kind, Shape, Stack
+from manta.models.families.family import HEADS, Config, Family, Kind, Shape, Stack
 
-__all__ = ["BY_NAME", "FAMILIES", "KINDS", "Config", "Family", "Kind", "Shape", "Stack", "mismatch", "suited"]
+__all__ = ["BY_NAME", "FAMILIES", "HEADS", "KINDS", "Config", "Family", "Kind", "Shape", "Stack", "mismatch", "suited"]
 
 BY_NAME: dict[str, Family] = {
     "llama": llama.FAMILY,
@@ -20,13 +20,16 @@ BY_NAME: dict[str, Family] = {
 }
 FAMILIES: dict[str, Kind] = {name: family.kind for name, family in BY_NAME.items()}
 # objective -> what it trains.
-KINDS: dict[str, Kind] = {
-    "clm": "decoder",
-    "distillation": "decoder",
-    "mlm": "encoder",
-    "multi_mlm": "encoder",
-    "nsp": "encoder",
-    "denoising": "encoder_decoder",
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "clm": ("decoder",),
+    "distillation": ("decoder",),
+    "mlm": ("encoder",),
+    "multi_mlm": ("encoder",),
+    "nsp": ("encoder",),
+    "denoising": ("encoder_decoder",),
+    "sequence_labels": ("encoder", "decoder"),
+    "token_labels": ("encoder",),
+    "spans": ("encoder",),
 }
 WORDS: dict[Kind, str] = {"decoder": "decoder", "encoder": "encoder", "encoder_decoder": "encoder-decoder"}
 
@@ -45,10 +48,16 @@ def suited(config: Config, objective: str) -> dict[str, Any]:
 
 def mismatch(name: str, kind: Kind, objective: str) -> InputError:
     """The refusal of a model of this type and kind under an objective of another, with what would fit."""
-    # Distillation is part of compressing, no choice of a recipe for training.
-    objectives = [known for known, trained in KINDS.items() if trained == kind and known != "distillation"]
-    families = [known for known, trained in FAMILIES.items() if trained == KINDS[objective]]
+    families = [known for known in FAMILIES if objective in BY_NAME[known].architectures]
+    if objective in HEADS:
+        return InputError(
+            f"model.source is of type {name!r}, and what the task trains, a head for {HEADS[objective]}, goes on models of type "
+            f"{', '.join(families)} and those like them: choose another model.source"
+        )
+    # Distillation is part of compressing, no choice of a recipe for training; heads follow from a task.
+    objectives = [known for known, kinds in KINDS.items() if kind in kinds and known not in {"distillation", *HEADS}]
+    trained = " and ".join(f"{WORDS[known]}s" for known in KINDS[objective])
     return InputError(
-        f"objective.name = {objective!r} trains {WORDS[KINDS[objective]]}s, and a model of type {name!r} is no such: set "
+        f"objective.name = {objective!r} trains {trained}, and a model of type {name!r} is no such: set "
         f"objective.name to {' or '.join(objectives)}, or choose model.family of {', '.join(families)}"
     )

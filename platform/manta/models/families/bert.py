@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.models.families.family import Config, Family, Shape, Stack
+from manta.models.families.family import Config, Family, Shape, Stack, headed, num_labels
 
 # base and large are the paper's; tiny, mini and small those of Turc et al. 2019 (arXiv:1908.08962).
 PRESETS: dict[str, dict[str, Any]] = {
@@ -15,6 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "bert-large": {"hidden_size": 1024, "intermediate_size": 4096, "num_layers": 24, "num_heads": 16, "max_position_embeddings": 512, "dropout": 0.1},
 }  # fmt: skip
 PAIRS = "BertForPreTraining"
+TEXTS, WORDS, ANSWERS = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
 
 
 def config(sizes: dict[str, Any], special: dict[str, int | None]) -> dict[str, Any]:
@@ -36,10 +37,21 @@ def shape(config: Config) -> Shape:
     hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
     table = config["vocab_size"] * hidden
     looked_up = (config["max_position_embeddings"] + config.get("type_vocab_size", 2)) * hidden
-    if not config.get("tie_word_embeddings", True):
+    labelling = any(headed(config, head) for head in (TEXTS, WORDS, ANSWERS))
+    if labelling or not config.get("tie_word_embeddings", True):
         looked_up += table
     if PAIRS in (config.get("architectures") or []):
         looked_up += hidden * hidden + hidden + 2 * hidden + 2  # sees a row's first token only
+    vocab = config["vocab_size"]
+    # The embeddings' norm; the head's layer and norm; the output's biases; the table once more.
+    head = 2 * hidden + hidden * hidden + hidden + 2 * hidden + vocab + table
+    if labelling:
+        vocab, head = num_labels(config), 2 * hidden
+        output = vocab * hidden + vocab
+        if headed(config, TEXTS):
+            looked_up += hidden * hidden + hidden + output  # sees a row's first token only
+        else:
+            head += output
     return Shape(
         main=Stack(
             layers=config["num_hidden_layers"],
@@ -54,9 +66,8 @@ def shape(config: Config) -> Shape:
             outer=5 * hidden,
             outer_dropped=hidden,
         ),
-        vocab=config["vocab_size"],
-        # The embeddings' norm; the head's layer and norm; the output's biases; the table once more.
-        head=2 * hidden + hidden * hidden + hidden + 2 * hidden + config["vocab_size"] + table,
+        vocab=vocab,
+        head=head,
         aside=looked_up,
         dropout=max(config.get(key, 0.1) for key in ("hidden_dropout_prob", "attention_probs_dropout_prob")) > 0,
     )
@@ -64,7 +75,14 @@ def shape(config: Config) -> Shape:
 
 FAMILY = Family(
     kind="encoder",
-    architectures={"mlm": "BertForMaskedLM", "multi_mlm": "BertForMaskedLM", "nsp": PAIRS},
+    architectures={
+        "mlm": "BertForMaskedLM",
+        "multi_mlm": "BertForMaskedLM",
+        "nsp": PAIRS,
+        "sequence_labels": f"Bert{TEXTS}",
+        "token_labels": f"Bert{WORDS}",
+        "spans": f"Bert{ANSWERS}",
+    },
     presets=PRESETS,
     default="bert-mini",
     positions=("max_position_embeddings",),

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
 Config = Mapping[str, Any]  # the content of a config.json
+# objective -> what the head that it trains is for, in words.
+HEADS = {"sequence_labels": "labels of texts", "token_labels": "tags of words", "spans": "answers in a text"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,16 @@ class Family(NamedTuple):
     config: Callable[[dict[str, Any], dict[str, int | None]], dict[str, Any]]
     shape: Callable[[Config], Shape]
     even_heads: bool = False  # rotary positions turn pairs of values
+
+
+def num_labels(config: Config) -> int:
+    """How many labels a head of this configuration tells apart; Transformers' 2 where it names none."""
+    return len(config.get("id2label") or (0, 1))
+
+
+def headed(config: Config, head: str) -> bool:
+    """Whether the class that a configuration names ends with `head`, such as "ForSequenceClassification"."""
+    return any(name.endswith(head) for name in config.get("architectures") or ())
 
 
 def filled(special: Mapping[str, int | None], start: str) -> dict[str, int | None]:

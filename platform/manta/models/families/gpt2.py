@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.models.families.family import Config, Family, Shape, Stack
+from manta.models.families.family import Config, Family, Shape, Stack, headed, num_labels
 
 # 124m, 355m, 774m and 1.5b are the four models of the paper (table 2), as counted with its 50,257 tokens. Heads are 32
 # or 64 wide, which vLLM's kernels take.
@@ -38,6 +38,7 @@ def shape(config: Config) -> Shape:
     hidden, heads, positions = config["n_embd"], config["n_head"], config["n_positions"]
     inner = config.get("n_inner") or 4 * hidden
     table = config["vocab_size"] * hidden
+    texts = headed(config, "ForSequenceClassification")  # its output layer, without biases, sees every token
     return Shape(
         main=Stack(
             layers=config["n_layer"],
@@ -53,16 +54,20 @@ def shape(config: Config) -> Shape:
             outer=2 * hidden,
             outer_dropped=hidden,
         ),
-        vocab=config["vocab_size"],
-        head=table + 2 * hidden,
-        aside=positions * hidden + (0 if config.get("tie_word_embeddings", True) else table),
+        vocab=num_labels(config) if texts else config["vocab_size"],
+        head=(num_labels(config) * hidden if texts else table) + 2 * hidden,
+        aside=positions * hidden + (0 if config.get("tie_word_embeddings", True) and not texts else table),
         dropout=max(config.get(key, 0.1) for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop")) > 0,
     )
 
 
 FAMILY = Family(
     kind="decoder",
-    architectures={"clm": "GPT2LMHeadModel", "distillation": "GPT2LMHeadModel"},
+    architectures={
+        "clm": "GPT2LMHeadModel",
+        "distillation": "GPT2LMHeadModel",
+        "sequence_labels": "GPT2ForSequenceClassification",
+    },
     presets=PRESETS,
     default="gpt2-7m",
     positions=("n_positions",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manta.models.families.family import Config, Family, Shape, Stack
+from manta.models.families.family import Config, Family, Shape, Stack, headed, num_labels
 
 # Widths keep head_dim a multiple of 32, which every attention kernel of vLLM takes. 70m is deep and thin, as MobileLLM
 # found best for its size (arXiv:2402.14905); 135m follows SmolLM2 (arXiv:2502.02737), 1b TinyLlama (arXiv:2401.02385),
@@ -47,6 +47,7 @@ def shape(config: Config) -> Shape:
     if config.get("mlp_bias"):
         feed_forward += 2 * inner + hidden
     table = config["vocab_size"] * hidden
+    texts = headed(config, "ForSequenceClassification")  # its output layer, without biases, sees every token
     return Shape(
         main=Stack(
             layers=config["num_hidden_layers"],
@@ -61,16 +62,20 @@ def shape(config: Config) -> Shape:
             outer=3 * hidden,
             outer_upcast=hidden,
         ),
-        vocab=config["vocab_size"],
-        head=table + hidden,
-        aside=0 if config.get("tie_word_embeddings") else table,
+        vocab=num_labels(config) if texts else config["vocab_size"],
+        head=(num_labels(config) * hidden if texts else table) + hidden,
+        aside=0 if config.get("tie_word_embeddings") and not texts else table,
         dropout=False,
     )
 
 
 FAMILY = Family(
     kind="decoder",
-    architectures={"clm": "LlamaForCausalLM", "distillation": "LlamaForCausalLM"},
+    architectures={
+        "clm": "LlamaForCausalLM",
+        "distillation": "LlamaForCausalLM",
+        "sequence_labels": "LlamaForSequenceClassification",
+    },
     presets=PRESETS,
     default="llama-7m",
     positions=("max_position_embeddings",),

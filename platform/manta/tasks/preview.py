@@ -1,0 +1,169 @@
+"""The first rows of a fine-tuning run as they will be learnt from: fields, tokens with the learnt ones marked, labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from manta import artifact as artifacts
+from manta import recipe as recipes
+from manta.artifact import Resolved
+from manta.errors import InputError, MantaError
+from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.sections.train import Task
+from manta.storage import Folder
+from manta.tasks import ANSWERING, TASKS, examples, labels, rows
+from manta.tasks.conversation import IGNORED, Example
+
+ROWS = 3
+CHARS = 160  # of a field
+HEAD, LEARNT = 8, 24  # tokens shown of a long row: its first ones, and those from the first learnt one on
+# Reads the tokenizer where PyTorch is not to be found: with it, importing transformers takes several times as long.
+CHILD = "import sys; sys.modules['torch'] = None; from manta.tasks import preview; preview.child()"
+
+
+def show(recipe: FinetuneRecipe | TuneRecipe) -> list[str]:
+    """`lines`, or the sentence that says what is not there yet."""
+    inputs = inputs_of(recipe)
+    return [inputs] if isinstance(inputs, str) else lines(recipe, inputs)
+
+
+def inputs_of(recipe: FinetuneRecipe | TuneRecipe) -> dict[str, Resolved] | str:
+    """The inputs of a recipe, found but not hashed; or the sentence that says which is not there yet."""
+    found = {}
+    for role, (ref, _) in recipes.input_refs(recipe).items():
+        path = artifacts.locate(ref, recipe.output)
+        folder = Folder(path)
+        if ref.startswith("package:"):
+            kind = "package"
+        elif folder.is_file():
+            kind = "file"
+        elif folder.exists(artifacts.COMPLETE):
+            kind = str((artifacts.read_manifest(folder) or {}).get("kind"))
+        elif folder.exists("config.json"):
+            kind = "directory"
+        else:
+            return f"{role} = {ref!r} is not there yet, so no rows are shown"
+        found[role] = Resolved(role, ref, kind, path, "", "")
+    return found
+
+
+def lines(recipe: FinetuneRecipe | TuneRecipe, inputs: Mapping[str, Resolved]) -> list[str]:
+    """What is doubtful in the examples, and the first training rows. Raises InputError for examples that cannot be used.
+
+    Without a local model directory the fields alone are shown. PyTorch is not loaded.
+    """
+    loaded = examples.check(inputs, recipe.data, recipe.task)
+    found = rows.chosen(recipe, loaded)
+    known = rows.collect(recipe, found)
+    shown = found["train"][:ROWS]
+    said = [
+        *loaded.notes,
+        f"{len(found['train'])} training and {len(found['validation'])} validation examples; the first:",
+    ]
+    model = _local(inputs["model.source"])
+    if model is None:
+        said.append("(model.source is no local directory, so their tokens are not shown)")
+        encoded: list[list[str]] = [[] for _ in shown]
+    else:
+        asked = {"task": recipe.task.model_dump(), "model": str(model), "examples": shown}
+        encoded = _asked(asked | {"labels": asdict(known) if known else None})
+    for number, (example, described) in enumerate(zip(shown, encoded, strict=True), 1):
+        said.append(f"example {number}")
+        said += [f"  {name}: {_short(json.dumps(value, ensure_ascii=False))}" for name, value in example.items()]
+        said += [f"  {line}" for line in described]
+    return said
+
+
+def describe(task: Task, example: Example, tokenizer: Any, known: labels.Labels | None) -> list[str]:
+    """Lines about one example: its tokens, the learnt ones in «», and what is learnt of it as a whole."""
+    module = TASKS[task.name]
+    answering = task.name in ANSWERING
+    made = module.encode(example, tokenizer, task) if answering else module.encode(example, tokenizer, task, known)
+    ids, learnt = made.columns["input_ids"], made.columns["labels"]
+    along = answering or "labels" in module.PADDED
+    named = None if answering or known is None else known.names
+    marks: list[str | None] = [_mark(label, named) for label in learnt] if along else [None] * len(ids)
+    cut = ", cut" if made.truncated else ""
+    said = [f"{len(ids)} tokens{cut}: {_row([tokenizer.decode([number]) for number in ids], marks)}"]
+    if along:
+        count = sum(mark is not None for mark in marks)
+        return [*said, f"labels: {count} of {len(ids)} tokens are learnt"]
+    if named is None:
+        return said
+    held = (
+        [name for name, holds in zip(named, learnt, strict=True) if holds]
+        if isinstance(learnt, list)
+        else [named[learnt]]
+    )
+    return [*said, f"labels: {', '.join(held) or 'none'} (of {len(named)})"]
+
+
+def child() -> None:
+    """The other process: a request on stdin, {"lines"} or {"refused"} on stdout."""
+    asked = json.load(sys.stdin)
+    task: Task = TypeAdapter(Task).validate_python(asked["task"])
+    given = asked["labels"]
+    known = labels.Labels(tuple(given["names"]), tuple(given["counts"]), given["problem"]) if given else None
+    answer: dict[str, Any]
+    try:
+        tokenizer = labels.tokenizer(Path(asked["model"]))
+        answer = {"lines": [describe(task, example, tokenizer, known) for example in asked["examples"]]}
+    except MantaError as error:
+        answer = {"refused": str(error)}
+    json.dump(answer, sys.stdout)
+
+
+def _asked(request: dict[str, Any]) -> list[list[str]]:
+    """The lines of each example. Raises InputError with what the tokenizer's process says of them."""
+    env = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], input=json.dumps(request), env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(f"model.source: the tokenizer in {request['model']} cannot be used: {last}")
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise InputError(answer["refused"])
+    return list(answer["lines"])
+
+
+def _local(model: Resolved) -> Path | None:
+    """The folder with the tokenizer, if it is on this machine."""
+    if model.kind == "package":
+        return None
+    folder = Folder(model.path if model.kind == "directory" else f"{model.path}/model")
+    return folder.local_path if folder.exists("tokenizer_config.json") else None
+
+
+def _mark(label: int, names: Sequence[str] | None) -> str | None:
+    """None for a token that is not learnt; the label's name, or nothing where the token itself is learnt."""
+    if label == IGNORED:
+        return None
+    return names[label] if names is not None else ""
+
+
+def _row(tokens: list[str], marks: list[str | None]) -> str:
+    """Tokens between bars; of a long row the beginning and the first learnt ones."""
+    first = next((place for place, mark in enumerate(marks) if mark is not None), HEAD)
+    shown = [*range(min(HEAD, len(tokens))), *range(max(HEAD, first - 2), min(first + LEARNT, len(tokens)))]
+    parts, before = [], -1
+    for place in shown:
+        parts += ["..."] if place > before + 1 else []
+        before, mark = place, marks[place]
+        text = json.dumps(tokens[place], ensure_ascii=False)[1:-1]
+        parts.append(text if mark is None else f"«{text}{'=' + mark if mark else ''}»")
+    return "|".join([*parts, *(["..."] if before + 1 < len(tokens) else [])])
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= CHARS else f"{text[: CHARS - 3]}..."
