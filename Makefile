@@ -26,7 +26,7 @@ test: env lint ## lint, format check, types, and all tests
 unit: env ## only the tests that start no engine
 	@$(RUN)/python -m pytest -m "not integration"
 
-drill: env ## the slow tests: whole loss curves of killed, resumed and differently spread runs (ten minutes)
+drill: env ## the slow tests: loss curves of runs that are killed, resumed, interrupted, and spread over other workers (20 minutes)
 	@$(RUN)/python -m pytest -m slow
 
 lint: env ## ruff, mypy, and whether the locks and the README are current

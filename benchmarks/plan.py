@@ -54,7 +54,7 @@ QUICK = (
 FULL = (
     *(Case("llama-7m", 256, 8, workers, stage) for workers in (1, 2) for stage in range(4)),
     *(Case("llama-30m", 128, 4, workers, stage) for workers in (1, 2) for stage in range(4)),
-    Case("llama-70m", 128, 2, 1, 1),
+    *(Case("llama-70m", 128, 2, 1, stage) for stage in range(4)),
     Case("llama-tiny", 512, 16, 1, 0),
     Case("llama-7m", 512, 4, 2, 1, isolated=True),
     Case("llama-7m", 512, 8, 1, 1, checkpointing=True),

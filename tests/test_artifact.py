@@ -218,3 +218,11 @@ def test_folder_verbs(tmp_path, where: str) -> None:
     assert folder.files() == ["a/b.txt"]
     folder.clear()
     assert folder.files() == []
+
+
+def test_a_store_without_its_package_is_refused_with_the_remedy(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(InputError, match=r"s3://bucket/runs: .*s3fs.* with pip"):
+        Folder("s3://bucket/runs").exists("manifest.json")
+    with pytest.raises(InputError, match=r"nowhere://bucket/runs: .* use a path, or s3://"):
+        Folder("nowhere://bucket/runs").exists("manifest.json")

@@ -113,3 +113,10 @@ def test_the_command_line_passes_what_is_given(tmp_path: Path, capsys: pytest.Ca
     figures = json.loads(capsys.readouterr().out)
     assert (figures["gpu"], figures["gpus"], figures["mfu"]) == ("h200", 16, 0.5)
     assert figures["cost"] == pytest.approx(figures["hours"] * 48, abs=0.01)
+
+
+def test_a_store_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    """A cluster's recipe is planned on a laptop: its rows as the options say, and what the laptop lacks."""
+    figures = advised(tmp_path, {"output": "nowhere://bucket/runs"}, gpus=64)
+    assert figures["recommended"]["resources.workers"] == 64
+    assert any("nowhere://bucket/runs" in note and "s3://" in note for note in figures["notes"])

@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from manta.errors import InputError
+
+
+class NoStore(InputError):
+    """A kind of store that this environment cannot talk to."""
+
 
 class Folder:
     """A folder (or, for inputs, a file) at a local path or a URL such as s3://bucket/prefix.
@@ -37,7 +43,12 @@ class Folder:
     def _fs(self) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
-        filesystem, path = url_to_fs(self.url)
+        try:
+            filesystem, path = url_to_fs(self.url)
+        except ImportError as error:
+            raise NoStore(f"{self.url}: {error}: put that package into this environment with pip") from None
+        except ValueError as error:  # a protocol that fsspec does not know
+            raise NoStore(f"{self.url}: {error}: use a path, or s3://, gs://, abfs:// and the like") from None
         return filesystem, path
 
     def _path(self, name: str) -> tuple[Any, str]:

@@ -64,6 +64,7 @@ def test_a_worker_that_hangs_is_noticed_and_replaced(base: artifact.Artifact) ->
     assert sum("did not answer" in text for text in heads) == 1, "a stopped process cannot"
 
 
+@pytest.mark.slow
 def test_sigterm_saves_first(
     base: artifact.Artifact, tmp_path: Path, manta_cli: Any, wait_until: Callable[..., None]
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_full_disk_makes_training_wait(
     assert "the checkpoint is written: training goes on" in told
 
 
+@pytest.mark.slow
 def test_what_no_waiting_mends_ends_the_run(
     base: artifact.Artifact, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
@@ -214,6 +216,7 @@ class Draining(Progress):
             assert accepted, why
 
 
+@pytest.mark.slow
 def test_a_node_that_leaves_is_left_in_time(base: artifact.Artifact, nodes: Any, tmp_path: Path) -> None:
     cluster.connect(nodes.address)
     progress = Draining(nodes, 12)

@@ -12,6 +12,7 @@ from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
 from manta.sections.model import NewModel
 from manta.sections.objective import Masking
 from manta.sections.train import SummarisationTask
+from manta.storage import NoStore
 
 Training = PretrainRecipe | FinetuneRecipe | TuneRecipe
 
@@ -35,8 +36,13 @@ def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
 
     objective = recipe.objective
     scored = objective.mask_fraction if isinstance(objective, Masking) else 1.0
-    with contextlib.suppress(InputError):
+    try:
         index = load_index(artifact.locate(recipe.data.shards, recipe.output))
+    except NoStore as error:  # the plan of a cluster's recipe may be wanted on a laptop
+        notes.append(str(error))
+    except InputError:
+        pass  # not prepared yet
+    else:
         target = index.noise.target_len if index.noise else index.seq_len
         isolated = "position_ids" in index.columns
         return Rows(index.seq_len, index.epoch_rows(), index.vocab_size, target, scored, isolated)
