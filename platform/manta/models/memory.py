@@ -14,8 +14,8 @@ BUCKET, LIVE = 500_000_000, 1_000_000_000
 # Bytes of a logit when most of them are there at once: the loss's fp32 logarithms, their gradient, and the logits' own.
 LOGIT = 3 * FP32
 # On a CPU, copies of what is sent (with gloo's own, and holes in the heap), of one worker and of several, by stage; and
-# the pools of the threads that send. Fitted to models of 7M and 26M weights.
-COPIED = ((1.1, 1.1), (2.4, 1.4), (2.5, 2.5), (2.6, 4.4))
+# the pools of the threads that send. Fitted to models of 7M, 26M and 58M weights.
+COPIED = ((0.2, 1.4), (0.7, 2.6), (0.5, 2.5), (2.3, 4.4))
 POOLS = 40 * 2**20
 STACKED = 2**25  # elements of matrices that Muon makes orthogonal in one go
 
@@ -64,6 +64,8 @@ def training(config: Config, setting: Setting) -> dict[str, int]:
     lasting, passing = _buffers(setting, total, moving)
     if setting.optimizer == "muon":
         passing = max(passing, _orthogonal(moving - _tables(config) if moving == total else moving))
+    if setting.optimizer == "lion" and setting.offload == "none":
+        passing += moving * FP32 // (setting.workers if setting.zero_stage else 1)  # the update, beside its momentum
     if setting.gpu:
         # What is freed is used again: either the backward pass begins, or its gradients are summed at its end.
         if rows >= passing:
