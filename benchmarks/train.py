@@ -5,8 +5,8 @@ All competitors train the same Llama from scratch on the same rows with the same
 processors without AVX512-BF16 or AMX), on the same number of threads: the bare loop and the Hugging Face Trainer with
 DeepSpeed against one worker, the bare loop under DistributedDataParallel against two. Counted is the speed of a step once
 it is warm: tokens per second, the median over the steps after the first few. Start-up, validation and saving are left out.
-Memory is the peak that the training process itself held, libraries and all. The full run adds the bare loop compiled
-against Manta compiled, and the layers of a model of 135 million weights.
+Memory is the peak that the training process itself held, libraries and all. `train_sizes.py` asks the same of a larger model
+and of compiled ones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,72 +40,68 @@ MEMORY = {"memory_vs_bare_1": ("manta", "bare"), "memory_vs_hf_trainer": ("manta
 
 
 class Shape(NamedTuple):
-    """A model, the rows of its global batch, and what the figures of this model are called."""
+    """A model, the rows of its global batch, the steps of a run, and how often each competitor runs."""
 
     preset: str
     rows: int
     steps: int
     repeats: int
-    suffix: str = ""
 
 
-QUICK = (Shape("llama-7m", rows=8, steps=14, repeats=2),)
-FULL = (
-    Shape("llama-7m", rows=8, steps=60, repeats=5),
-    Shape("llama-135m", rows=2, steps=12, repeats=3, suffix="_135m"),
-)
+QUICK, FULL = Shape("llama-7m", 8, 14, 2), Shape("llama-7m", 8, 60, 5)
+# The competitors of this file; `train_sizes.py` chooses others.
+COMPETITORS = ("manta", "bare", "hf_trainer", "manta_2", "bare_ddp_2")
 
 
 def main() -> None:
     with harness.bench("train", __doc__) as bench:
-        shapes = QUICK if bench.quick else FULL
-        bench.settings.update(
-            shapes=[shape._asdict() for shape in shapes], seq_len=SEQ_LEN, vocab_size=VOCAB_SIZE, cores=CORES, zero_stage=0, precision="fp32"
-        )  # fmt: skip
-        bench.say("train: preparing shards (not measured)")
-        shutil.rmtree(harness.SCRATCH / "train", ignore_errors=True)
-        shards = _shards()
+        shards = prepared(bench)
         try:
-            for shape in shapes:
-                _speed(bench, shards, shape)
+            speed(bench, shards, QUICK if bench.quick else FULL, COMPETITORS)
             recovery.measure(bench)
         finally:
             cluster.disconnect()
         plan.measure(bench)
 
 
-def _speed(bench: harness.Bench, shards: Path, shape: Shape) -> None:
-    """A step against the yardsticks', each run next to its neighbour."""
+def prepared(bench: harness.Bench) -> Path:
+    """The rows that all competitors train on."""
+    bench.settings.update(seq_len=SEQ_LEN, vocab_size=VOCAB_SIZE, cores=CORES, zero_stage=0, precision="fp32")
+    bench.say("train: preparing shards (not measured)")
+    shutil.rmtree(harness.SCRATCH / "train", ignore_errors=True)
+    return _shards()
+
+
+def speed(bench: harness.Bench, shards: Path, shape: Shape, names: Sequence[str], suffix: str = "") -> None:
+    """A step of these competitors, each run next to its neighbour. The figures' names end in `suffix`."""
 
     def yardstick(name: str, *more: Any) -> harness.Command:
         words = [sys.executable, YARDSTICKS / f"{name}.py", shards, shape.preset, shape.steps, shape.rows, CORES, *more]
         return harness.command(words, timeout=900)
 
-    competitors = {
+    known: dict[str, Any] = {
         "manta": lambda: _manta(shards, shape, workers=1),
         "bare": yardstick("bare_loop"),
         "hf_trainer": yardstick("hf_trainer"),
+        "manta_2": lambda: _manta(shards, shape, workers=CORES),
+        "bare_ddp_2": yardstick("bare_ddp"),
+        "manta_compiled": lambda: _manta(shards, shape, workers=1, compiled=True),
+        "bare_compiled": yardstick("bare_loop", "compile"),
     }
-    if not shape.suffix:
-        competitors["manta_2"] = lambda: _manta(shards, shape, workers=CORES)
-        competitors["bare_ddp_2"] = yardstick("bare_ddp")
-    if not bench.quick:
-        competitors["manta_compiled"] = lambda: _manta(shards, shape, workers=1, compiled=True)
-        competitors["bare_compiled"] = yardstick("bare_loop", "compile")
-    runs = bench.alternate(competitors, repeats=shape.repeats, label=shape.preset if shape.suffix else "")
-    for figure, (of, over) in RATIOS.items():
-        if of in runs:
-            bench.ratio(figure + shape.suffix, runs, of=of, over=over, key="tokens_per_s")
-    for figure, (of, over) in MEMORY.items():
-        bench.ratio(figure + shape.suffix, runs, of=of, over=over, key="peak_mib")
+    bench.settings[f"shape{suffix}"] = shape._asdict()
+    runs = bench.alternate({name: known[name] for name in names}, repeats=shape.repeats, label=shape.preset)
+    for key, table in (("tokens_per_s", RATIOS), ("peak_mib", MEMORY)):
+        for figure, (of, over) in table.items():
+            if of in runs and over in runs:
+                bench.ratio(figure + suffix, runs, of=of, over=over, key=key)
     for name, taken in runs.items():
         done = [run for run in taken if not run.error]
-        bench.figure(f"{name}_tokens_per_s{shape.suffix}", [run.value("tokens_per_s") for run in done], unit="tok/s")
+        bench.figure(f"{name}_tokens_per_s{suffix}", [run.value("tokens_per_s") for run in done], unit="tok/s")
         if name != "hf_trainer":  # which reports the mean of all steps instead
-            bench.figure(f"{name}_last_loss{shape.suffix}", [run.value("loss") for run in done], unit="nats")
+            bench.figure(f"{name}_last_loss{suffix}", [run.value("loss") for run in done], unit="nats")
         if name.startswith("manta"):
             waits = [run.value("data_wait_share") for run in done]
-            bench.figure(f"{name}_data_wait_share{shape.suffix}", waits)
+            bench.figure(f"{name}_data_wait_share{suffix}", waits)
 
 
 def _shards() -> Path:
