@@ -124,7 +124,9 @@ def formula(family: str, dropout: float, precision: str, **options: bool) -> int
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("family", list(OBJECTIVES))
 def test_activations_are_what_autograd_keeps(family: str, dropout: float, precision: str) -> None:
-    near = 0.05 if family == "t5" else 0.04  # T5's buckets of relative positions, once a micro-batch, are left out
+    # T5's buckets of relative positions, once a micro-batch, are left out; the LSTM's kernel keeps one buffer more or less
+    # from process to process.
+    near = {"t5": 0.05, "lstm": 0.06}.get(family, 0.04)
     assert formula(family, dropout, precision) == pytest.approx(measured(family, dropout, precision), rel=near)
 
 

@@ -15,7 +15,7 @@ BUCKET, LIVE = 500_000_000, 1_000_000_000
 LOGIT = 3 * FP32
 # On a CPU, copies of what is sent (with gloo's own, and holes in the heap), of one worker and of several, by stage; and
 # the pools of the threads that send. Fitted to models of 7M, 26M and 58M weights.
-COPIED = ((0.2, 1.4), (0.7, 2.6), (0.5, 2.5), (2.3, 4.4))
+COPIED = ((0.2, 1.4), (0.7, 2.3), (0.5, 2.5), (2.3, 4.4))
 POOLS = 40 * 2**20
 STACKED = 2**25  # elements of matrices that Muon makes orthogonal in one go
 

@@ -47,7 +47,7 @@ def load(inputs: Inputs, data: Data, task: Task) -> Loaded:
 
 def read(inputs: Inputs, split: str, data: Data, task: Task) -> list[dict[str, Any]]:
     """The examples of `split` ("train" or "validation") alone: as `load`, but of two files only one is read."""
-    if len(places := _places(inputs)) == 1:
+    if len(places := _places(inputs, (split,))) == 1:
         return list(getattr(load(inputs, data, task), split))
     return _numbered(*places[SPLITS.index(split)], data, task).examples
 
@@ -82,8 +82,11 @@ def fields_of(task: Task) -> tuple[Field, ...]:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _places(inputs: Inputs) -> list[tuple[str, Folder]]:
-    """(role, file) of the one file, or of that of each split. Raises InputError for what does not go together."""
+def _places(inputs: Inputs, needed: Sequence[str] = SPLITS) -> list[tuple[str, Folder]]:
+    """(role, file) of the one file, or of that of each split. Raises InputError for what does not go together.
+
+    Of an artifact, the splits that are `needed` must be there.
+    """
     place, other = Folder(inputs["data.examples"].path), inputs.get("data.validation")
     if place.is_file():
         found = [("data.examples", place)]
@@ -92,14 +95,14 @@ def _places(inputs: Inputs) -> list[tuple[str, Folder]]:
         raise InputError(
             f"data.validation = {other.ref!r}: {place.url} holds validation examples of its own: set data.validation=null"
         )
-    names = [f"examples/{split}.parquet" for split in SPLITS]
-    for name in names:
-        if not place.exists(name):
+    names = {split: f"examples/{split}.parquet" for split in SPLITS}
+    for split in needed:
+        if not place.exists(name := names[split]):
             raise InputError(
                 f"data.examples: {place.url} has no {name}: prepare it with data.examples=docstring_summary, "
                 "or name a file of your own"
             )
-    return [("data.examples", place / name) for name in names]
+    return [("data.examples", place / name) for name in names.values()]
 
 
 def _files(inputs: Inputs, data: Data, task: Task) -> Iterator[Numbered]:
