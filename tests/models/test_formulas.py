@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -124,10 +126,13 @@ def formula(family: str, dropout: float, precision: str, **options: bool) -> int
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("family", list(OBJECTIVES))
 def test_activations_are_what_autograd_keeps(family: str, dropout: float, precision: str) -> None:
-    # T5's buckets of relative positions, once a micro-batch, are left out; the LSTM's kernel keeps one buffer more or less
-    # from process to process.
-    near = {"t5": 0.05, "lstm": 0.06}.get(family, 0.04)
-    assert formula(family, dropout, precision) == pytest.approx(measured(family, dropout, precision), rel=near)
+    near = 0.05 if family == "t5" else 0.04  # T5's buckets of relative positions, once a micro-batch, are left out
+    if family == "lstm":  # after other tests its kernel was seen to keep two buffers less: ask a process of its own
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+            kept = fresh.submit(measured, family, dropout, precision).result()
+    else:
+        kept = measured(family, dropout, precision)
+    assert formula(family, dropout, precision) == pytest.approx(kept, rel=near)
 
 
 @pytest.mark.parametrize(("family", "near"), [("llama", 0.04), ("gpt2", 0.04), ("lstm", 0.1)])
