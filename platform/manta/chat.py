@@ -138,7 +138,7 @@ def _endpoint(target: str) -> Iterator[str]:
     from manta.progress import Progress
     from manta.recipe import input_refs
     from manta.schema import ServeRecipe
-    from manta.sections.train import ServeModel, ServeSettings
+    from manta.sections.outcome import ServeModel, ServeSettings
     from serving.deploy import endpoint
 
     recipe = ServeRecipe(kind="serve", name="chat", model=ServeModel(source=target), serve=ServeSettings(port=0))

@@ -11,27 +11,21 @@ from manta.sections.base import NonNegative, Section
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm, Pretraining
 from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
-from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
-from manta.sections.resources import TrainResources, TuneResources
-from manta.sections.train import (
-    Batch,
-    Checkpoint,
+from manta.sections.outcome import (
     CompressResources,
     CompressSettings,
     EvaluateData,
     EvaluateModels,
     EvaluateSettings,
-    FinetuneData,
     Gate,
-    PretrainData,
-    Search,
     ServeModel,
     ServeResources,
     ServeSettings,
-    Stop,
-    Task,
-    Validate,
 )
+from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
+from manta.sections.resources import TrainResources, TuneResources
+from manta.sections.tasks import Task
+from manta.sections.train import Batch, Checkpoint, FinetuneData, PretrainData, Search, Stop, Validate
 
 
 class Recipe(Section):

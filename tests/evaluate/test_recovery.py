@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manta.evaluate import recovery
-from manta.sections.train import Gate
+from manta.sections.outcome import Gate
 
 
 def test_recovery_is_100_for_the_base_itself_and_falls_with_loss() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from manta.errors import InputError
 from manta.progress import Progress
-from manta.sections.train import ClassificationTask
+from manta.sections.tasks import ClassificationTask
 from manta.tasks import examples
 from tests.tasks.test_task_examples import ANSWER, ASK, CHAT, CLASSES, SEVERAL, SUMMARIES, TAGS, data, jsonl, of
 

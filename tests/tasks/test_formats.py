@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from manta.errors import InputError
-from manta.sections.train import ChatTask, SummarisationTask
+from manta.sections.tasks import ChatTask, SummarisationTask
 from manta.tasks import ANSWERING, TASKS, conversation, summarisation
 
 SHORT = SummarisationTask(name="summarisation", max_input_tokens=64, max_target_tokens=16)

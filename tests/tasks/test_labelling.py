@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from manta.errors import InputError
-from manta.sections.train import ClassificationTask, TaggingTask
+from manta.sections.tasks import ClassificationTask, TaggingTask
 from manta.storage import Folder
 from manta.tasks import LABELLING, classification, labels, tagging
 from manta.tasks.labels import Labels

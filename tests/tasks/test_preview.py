@@ -15,7 +15,7 @@ from manta.errors import InputError
 from manta.models import presets
 from manta.schema import FinetuneRecipe
 from manta.sections.model import NewModel
-from manta.sections.train import ClassificationTask, TaggingTask
+from manta.sections.tasks import ClassificationTask, TaggingTask
 from manta.tasks import preview
 from manta.tasks.labels import Labels
 

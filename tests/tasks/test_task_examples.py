@@ -10,15 +10,9 @@ import pytest
 
 from manta.artifact import Resolved
 from manta.errors import InputError
-from manta.sections.train import (
-    ChatTask,
-    ClassificationTask,
-    EvaluateData,
-    FinetuneData,
-    SummarisationTask,
-    TaggingTask,
-    Task,
-)
+from manta.sections.outcome import EvaluateData
+from manta.sections.tasks import ChatTask, ClassificationTask, SummarisationTask, TaggingTask, Task
+from manta.sections.train import FinetuneData
 from manta.tasks import examples
 
 CHAT = ChatTask(name="chat")

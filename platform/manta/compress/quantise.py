@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from manta.sections.train import CompressSettings
+    from manta.sections.outcome import CompressSettings
 
 KEPT = ["lm_head"]
 # What is copied from the source: tokenizer, chat template, generation settings and licence, whatever their names.

@@ -9,7 +9,7 @@ from typing import Any
 from manta.artifact import Resolved
 from manta.errors import InputError
 from manta.schema import EvaluateRecipe
-from manta.sections.train import ClassificationTask
+from manta.sections.tasks import ClassificationTask
 from manta.tasks import LABELLING, examples, labels, rows
 from manta.tasks.labels import Labels, Row
 

@@ -12,7 +12,7 @@ from manta.evaluate.bootstrap import Formula
 if TYPE_CHECKING:
     import numpy as np
 
-    from manta.sections.train import Gate
+    from manta.sections.outcome import Gate
 
 RESAMPLES = 1000
 LEVEL = 0.95

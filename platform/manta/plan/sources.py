@@ -11,7 +11,7 @@ from manta.plan.figures import Given
 from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
 from manta.sections.model import NewModel
 from manta.sections.objective import Masking
-from manta.sections.train import SummarisationTask
+from manta.sections.tasks import SummarisationTask
 from manta.storage import NoStore
 
 Training = PretrainRecipe | FinetuneRecipe | TuneRecipe

@@ -1,25 +1,20 @@
-"""The vocabulary of recipes: the sections of training, tuning, compression, evaluation and serving."""
+"""The vocabulary of recipes: the sections of training, fine-tuning and sweeps."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from manta.sections.base import (
-    Evaluation,
     ExampleFile,
     Examples,
     Fraction,
-    Model,
-    NonNegative,
     Positive,
     PositiveFloat,
     Section,
     Shards,
 )
-
-# --- models and training ---------------------------------------------------------------------------------------------
 
 
 class Batch(Section):
@@ -61,49 +56,6 @@ class Validate(Section):
     max_rows: Positive = 256
 
 
-class SummarisationTask(Section):
-    name: Literal["summarisation"]
-    max_input_tokens: Positive = 256
-    max_target_tokens: Positive = 48
-
-
-class ChatTask(Section):
-    name: Literal["chat"]
-    max_tokens: Positive = 512
-
-
-class ClassificationTask(Section):
-    """A text, or a pair of texts, and what it is: one label, or any number of them."""
-
-    name: Literal["classification"]
-    max_tokens: Positive = Field(256, description="of a text, or of a pair together; what is longer is cut")
-    several: bool = Field(False, description="any number of labels may hold at once, none of them too")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: rare labels count as much as frequent ones"
-    )
-
-    @model_validator(mode="after")
-    def weights_of_one_label(self) -> ClassificationTask:
-        if self.several and self.class_weights != "none":
-            raise ValueError(
-                f"class_weights = {self.class_weights!r} weighs examples by their one label, and with several=true they have "
-                "any number: set class_weights=none"
-            )
-        return self
-
-
-class TaggingTask(Section):
-    """Words, each with its tag: names of persons and places, parts of speech."""
-
-    name: Literal["tagging"]
-    max_tokens: Positive = Field(256, description="of a sentence; words that are cut off are taken for O")
-
-
-Answering = SummarisationTask | ChatTask
-Labelling = ClassificationTask | TaggingTask
-Task = Annotated[Answering | Labelling, Field(discriminator="name")]
-
-
 class FinetuneData(Section):
     examples: Examples
     train_rows: Positive | None = Field(None, description="use only this many training rows; none uses all")
@@ -125,99 +77,5 @@ class Search(Section):
     mode: Literal["min", "max"] = "min"
 
 
-# --- compress, evaluate, serve ---------------------------------------------------------------------------------------
-
-
-class Calibration(Section):
-    shards: Shards
-    samples: Positive = 64
-    seq_len: Positive = 256
-
-
-class CompressSettings(Section):
-    """int8 weights and activations (W8A8): round to nearest, or GPTQ (arXiv:2210.17323), SmoothQuant (2211.10438)."""
-
-    scheme: Literal["w8a8"] = "w8a8"
-    algorithm: Literal["rtn", "gptq"] = "gptq"
-    smoothquant: Fraction | None = Field(None, description="migration strength; none leaves activations alone")
-    calibration: Calibration | None = Field(None, description="rows that gptq and smoothquant look at")
-
-    @model_validator(mode="after")
-    def rows_where_needed(self) -> CompressSettings:
-        needed = self.algorithm == "gptq" or self.smoothquant is not None
-        if needed and self.calibration is None:
-            raise ValueError("gptq and smoothquant look at data: set compress.calibration.shards")
-        if not needed and self.calibration is not None:
-            raise ValueError("rtn without smoothquant looks at no data: set compress.calibration=null")
-        return self
-
-
-class CompressResources(Section):
-    cpus: Positive = 2
-    address: str | None = None
-
-
-class EvaluateSettings(Section):
-    engine: Literal["vllm", "transformers"] = "vllm"
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of the activations; judge as you will serve")
-    perplexity_rows: NonNegative = Field(64, description="validation rows scored; 0 skips perplexity")
-    task: Task | None = None
-    task_samples: NonNegative = Field(100, description="validation examples generated and scored; 0 skips the task")
-
-
-class EvaluateData(Section):
-    shards: Shards | None = None
-    examples: Examples | None = None
-    validation_fraction: Fraction = Field(0.05, description="as in fine-tuning, where examples are one file; 1 for all")
-    columns: dict[str, str] = Field({}, description="field of the task -> column of the file, where they differ")
-
-
-class Gate(Section):
-    """What a model must reach: recovery against the base in per cent, and the same figures in two engines."""
-
-    perplexity_recovery: Annotated[float, Field(ge=0.0, le=200.0)] | None = Field(
-        None, description="100 * base perplexity / perplexity"
-    )
-    score_recovery: Annotated[float, Field(ge=0.0, le=1000.0)] | None = Field(
-        None, description="100 * score / base score"
-    )
-    engine_gap: Fraction | None = Field(
-        0.05,
-        description="largest relative difference of perplexity between vllm and transformers; none skips the check",
-    )
-
-
-class ServeSettings(Section):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 picks a free port")
-    keys_file: str | None = Field(None, description="file with one API key a line; none allows loopback only")
-    max_model_len: Positive | None = None
-    dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
-    min_replicas: Positive = 1
-    max_replicas: Positive = 1
-    max_ongoing_requests: Positive = 64
-    max_queued_requests: NonNegative = Field(128, description="beyond it: 503 with Retry-After")
-    requests_per_minute: Positive | None = Field(None, description="per key; beyond it: 429 with Retry-After")
-    max_body_bytes: Positive = Field(1_048_576, description="beyond it: 413")
-    kv_cache_gib: PositiveFloat = Field(1.0, description="CPU engines: memory for the key-value cache")
-    smoke: list[str] = Field([], description="questions that `manta run` asks before it calls the endpoint complete")
-
-
-class ServeResources(Section):
-    cpus_per_replica: Positive = 1
-    gpus_per_replica: NonNegative = 0
-    address: str | None = None
-
-
 class PretrainData(Section):
     shards: Shards
-
-
-class EvaluateModels(Section):
-    source: Model
-    base: Model | None = Field(None, description="what recovery is measured against")
-
-
-class ServeModel(Section):
-    source: Model
-    evaluation: Evaluation | None = Field(None, description="required for a compressed model: the proof it still works")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from manta.sections.train import ChatTask
+from manta.sections.tasks import ChatTask
 from manta.tasks import conversation
 from manta.tasks.conversation import Encoded, Example, Message
 from manta.tasks.fields import Field

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from manta.errors import InputError
-from manta.sections.train import ClassificationTask
+from manta.sections.tasks import ClassificationTask
 from manta.tasks.fields import Field
 from manta.tasks.labels import Columns, Example, Labels, Row
 from manta.tasks.scores import mean

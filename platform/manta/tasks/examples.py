@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from manta.artifact import Resolved
 from manta.errors import InputError
-from manta.sections.train import EvaluateData, FinetuneData, Task
+from manta.sections.outcome import EvaluateData
+from manta.sections.tasks import Task
+from manta.sections.train import FinetuneData
 from manta.storage import Folder
 from manta.tasks import TASKS, doubts, reading
 from manta.tasks.doubts import Numbered

@@ -18,7 +18,7 @@ from manta import recipe as recipes
 from manta.artifact import Resolved
 from manta.errors import InputError, MantaError
 from manta.schema import FinetuneRecipe, TuneRecipe
-from manta.sections.train import Task
+from manta.sections.tasks import Task
 from manta.storage import Folder
 from manta.tasks import ANSWERING, TASKS, examples, labels, rows
 from manta.tasks.conversation import IGNORED, Example

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from manta.errors import InputError
-from manta.sections.train import TaggingTask
+from manta.sections.tasks import TaggingTask
 from manta.tasks import spans
 from manta.tasks.conversation import IGNORED
 from manta.tasks.fields import Field

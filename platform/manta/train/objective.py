@@ -9,7 +9,7 @@ from manta.models import classes
 from manta.models.families import Kind
 from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
 from manta.sections.objective import Clm, Objective, SequenceLabels, TokenLabels
-from manta.sections.train import ClassificationTask, TaggingTask
+from manta.sections.tasks import ClassificationTask, TaggingTask
 from manta.tasks.labels import Labels
 
 # task -> the kinds of models that it can be taught to.
