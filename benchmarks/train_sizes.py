@@ -13,7 +13,7 @@ import train
 from manta import cluster
 
 LARGE = {True: train.Shape("llama-135m", 2, 9, 1), False: train.Shape("llama-135m", 2, 24, 3)}
-SMALL = {True: train.Shape("llama-7m", 8, 20, 1), False: train.Shape("llama-7m", 8, 60, 3)}
+SMALL = {True: train.Shape("llama-7m", 8, 20, 2), False: train.Shape("llama-7m", 8, 60, 3)}
 
 
 def main() -> None:
