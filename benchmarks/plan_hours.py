@@ -67,7 +67,7 @@ class _Both:
     def __call__(self) -> dict[str, Any]:
         output = self.shards.parent / "runs"
         shutil.rmtree(output, ignore_errors=True)
-        wanted = recipe.validate(_recipe(self.shards, output, self.case), origin="benchmarks/plan_hours.py")
+        wanted: Any = recipe.validate(_recipe(self.shards, output, self.case), origin="benchmarks/plan_hours.py")
         planned = plan.plan(wanted, plan.Given(measure=True))
         done = stage.run(wanted, Progress(quiet=True))
         return {"planned_s": planned["hours"] * 3600, "trained_s": done.artifact.metrics["seconds"]}

@@ -1,59 +1,155 @@
-"""Writes the README's results table from the rows in benchmarks/results; `--check` only says whether it is up to date."""
+"""Writes what benchmarks/results holds: the claims into the README, every figure into a page beside the rows.
+
+`--check` only says whether both are up to date.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = RESULTS / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+Row = dict[str, Any]
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
+def rows(folder: Path) -> list[Row]:
     """All rows, by benchmark and date."""
     found = [row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())]
     return sorted(found, key=lambda row: (row["benchmark"], row["date"]))
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """Markdown: one line per figure; benchmarks that failed have a line that says so."""
-    if not found:
+class Goal(NamedTuple):
+    """A figure worth a line in the README. `least` or `most` is what it should reach; neither: it is only told."""
+
+    benchmark: str
+    figure: str
+    words: str
+    least: float | None = None
+    most: float | None = None
+
+    def met(self, value: float) -> bool | None:
+        """Whether a value reaches the goal; None without one."""
+        if self.least is None and self.most is None:
+            return None
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    def shown(self) -> str:
+        """The goal as a cell of a table."""
+        parts = [f"at least {self.least:g}"] if self.least is not None else []
+        return ", ".join(parts + ([f"at most {self.most:g}"] if self.most is not None else []))
+
+
+GOALS = (
+    Goal("data", "tokenize_vs_tiktoken", "preparing text, tokens per CPU second: over raw tiktoken", least=0.8),
+    Goal("data", "tokenize_vs_datasets_map", "the same: over `datasets.map`", least=5),
+    Goal("data", "tokenize_vs_datatrove", "the same: over datatrove", least=5),
+    Goal("data", "clean_vs_datatrove", "cleaning: over datatrove with the same rules", least=3),
+    Goal("data", "dedup_vs_datasketch", "near-duplicates: over datasketch", least=10),
+    Goal("data", "dedup_recall_error", "near-duplicates found: off what theory says", most=3),
+    Goal("data_scale", "peak_memory_growth", "peak memory of preparing ten times the text (70 to 700 MB)"),
+    Goal("data_stream", "first_batch_s_many", "first batch, 10^8 samples", most=2),
+    Goal("data_stream", "data_wait_share", "share of a step that training waits for data", most=1),
+    Goal("train", "vs_bare_1", "training, tokens per second, one worker: over a bare PyTorch loop", least=0.97),
+    Goal("train", "vs_hf_trainer", "the same: over Hugging Face's Trainer with DeepSpeed", least=1.15),
+    Goal("train", "vs_bare_ddp_2", "two workers: over a bare DistributedDataParallel loop", least=0.9),
+    Goal("train", "memory_vs_bare_1", "peak memory: over the bare loop", most=1),
+    Goal("train", "memory_vs_hf_trainer", "peak memory: over the Trainer", most=1),
+    Goal("train_sizes", "vs_bare_1_135m", "SmolLM2-135M's layers: over the bare loop", least=0.97),
+    Goal("train_sizes", "vs_hf_trainer_135m", "SmolLM2-135M's layers: over the Trainer", least=1.15),
+    Goal("train_sizes", "vs_bare_compiled_1", "both compiled: over the bare loop", least=0.97),
+    Goal("recovery", "checkpoint_stall_share", "training stands still for checkpoints, one a minute", most=0.01),
+    Goal("recovery", "resume_seconds", "kill -9 to the first new step, beyond the start of processes", most=20),
+    Goal("recovery", "goodput", "goodput at one kill in ten minutes", least=0.97),
+    Goal("plan", "plan_memory_error", "memory that `manta plan` names: off the measured", most=0.1),
+    Goal("plan", "plan_memory_error_held_out", "the same, set-ups that nothing was fitted to", most=0.1),
+    Goal("plan_hours", "plan_hours_error", "hours of `manta plan --measure`: off the trained", most=0.2),
+    Goal("finetune", "throughput_vs_hf", "fine-tuning, tokens per second: over Hugging Face's Trainer", least=1.15),
+    Goal("finetune", "lora_memory_share", "peak memory of LoRA: over full tuning", most=0.6),
+    Goal("finetune", "bad_file_seconds_max", "a bad file of examples is answered", most=5),
+    Goal("serve", "throughput_vs_vllm_1", "serving, throughput at 1 client: over bare vLLM", least=0.95),
+    Goal("serve", "throughput_vs_vllm_8", "the same at 8 clients", least=0.95),
+    Goal("serve", "ttft_p50_extra_ms", "time to the first token beyond bare vLLM, median", most=10),
+    Goal("serve", "cpu_vs_vllm", "CPU per request: over bare vLLM", most=1.8),
+    Goal("serve", "ready_extra_seconds", "ready after bare vLLM", most=5),
+)
+
+
+# --- the claims ------------------------------------------------------------------------------------------------------
+
+
+def claims(found: Sequence[Row], goals: Sequence[Goal] = GOALS) -> str:
+    """Markdown: a line for each goal whose figure was recorded, from the newest row that has it."""
+    lines = ["| what | measured | goal | | machine, commit, date |", "|---|---|---|---|---|"]
+    for goal in goals:
+        if row := newest(found, goal.benchmark, goal.figure):
+            shown = row["figures"][goal.figure]
+            spread = f" ({_range(shown)})" if _range(shown) else ""
+            value = shown.get("median")
+            met = {None: "", True: "met", False: "**short**"}[None if value is None else goal.met(value)]
+            lines.append(f"| {goal.words} | {_value(shown)}{spread} | {goal.shown()} | {met} | {_where(row)} |")
+    if len(lines) == 2:
         return "No benchmark has been recorded yet: `make bench` records them."
+    return "\n".join(
+        [*lines, "", "All figures and the commands that made them: [results](benchmarks/results/README.md)."]
+    )
+
+
+def newest(found: Sequence[Row], benchmark: str, figure: str) -> Row | None:
+    """The last row of a benchmark that has the figure."""
+    having = [row for row in found if row["benchmark"] == benchmark and figure in row["figures"]]
+    return having[-1] if having else None
+
+
+# --- every figure ----------------------------------------------------------------------------------------------------
+
+
+def table(found: Sequence[Row]) -> str:
+    """Markdown: one line per figure of the newest row of each benchmark and mode; failed ones have a line that says so."""
     lines = ["| question | figure | median | min to max | machine, commit, date |", "|---|---|---|---|---|"]
-    for row in found:
+    last = {(row["benchmark"], bool(row["settings"].get("quick"))): row for row in found}
+    for row in last.values():
         where = _where(row)
         mode = " (quick)" if row["settings"].get("quick") else ""
-        question = f"{row['question']}{mode}"
+        question = f"{row['question']}{mode}<br>`{row['command']}`"
         for name, shown in row["figures"].items():
-            lines.append(f"| {question} | `{name}` | {_value(shown, 'median')} | {_range(shown)} | {where} |")
+            lines.append(f"| {question} | `{name}` | {_value(shown)} | {_range(shown)} | {where} |")
             question = where = ""
         if row["error"]:
             lines.append(f"| {question} | failed | | {_cell(row['error'])[:200]} | {where} |")
-    commands = sorted({row["command"] for row in found})
-    lines += [
-        "",
-        "Made by " + ", ".join(f"`{command}`" for command in commands) + "; every run is in `benchmarks/results/`.",
-    ]
     return "\n".join(lines)
+
+
+def page(found: Sequence[Row]) -> str:
+    """The page beside the rows."""
+    return (
+        "# What the benchmarks found\n\n"
+        "The newest row of each benchmark, made by `python benchmarks/report.py` from the JSON files here, which also hold older\n"
+        "rows, every single run, settings and versions. A ratio has its yardstick in the same run, alternating.\n\n"
+        f"{table(found)}\n"
+    )
 
 
 def _where(row: Mapping[str, Any]) -> str:
     hardware = row["hardware"]
     gpus = "".join(f", {name}" for name in hardware["gpus"])
     commit = (row["commit"] or "no commit")[:9] + ("+" if row["dirty"] else "")
-    return _cell(f"{hardware['cores']} cores of {hardware.get('cpu', 'unknown')}{gpus}; {commit}; {row['date'][:10]}")
+    cpu = hardware.get("cpu", "unknown").replace("(R)", "").replace(" Processor", "")
+    return _cell(f"{hardware['cores']} cores of {cpu}{gpus}; {commit}; {row['date'][:10]}")
 
 
-def _value(shown: Mapping[str, Any], key: str) -> str:
-    if shown.get(key) is None:
+def _value(shown: Mapping[str, Any]) -> str:
+    if shown.get("median") is None:
         return "none"
-    return f"{shown[key]:g}{shown['unit'] if shown['unit'] == 'x' else ' ' + shown['unit'] if shown['unit'] else ''}"
+    unit = shown["unit"]
+    return f"{shown['median']:g}{unit if unit == 'x' else ' ' + unit if unit else ''}"
 
 
 def _range(shown: Mapping[str, Any]) -> str:
@@ -64,33 +160,42 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def updated(text: str, found: list[dict[str, Any]]) -> str:
-    """README text with the table between its markers. Raises ValueError where the markers are missing."""
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def updated(text: str, found: Sequence[Row], goals: Sequence[Goal] = GOALS) -> str:
+    """README text with the claims between its markers. Raises ValueError where the markers are missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md has no place for the results: add the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(found)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{claims(found, goals)}\n{END}{after}"
+
+
+def wanted() -> dict[Path, str]:
+    """File -> what it should hold."""
+    found = rows(RESULTS)
+    return {README: updated(README.read_text(), found), PAGE: page(found)}
 
 
 def is_current() -> bool:
-    """Whether the README holds exactly the table that the rows make."""
-    text = README.read_text()
-    return updated(text, rows(RESULTS)) == text
+    """Whether both files hold exactly what the rows make."""
+    return all(path.exists() and path.read_text() == text for path, text in wanted().items())
 
 
 def write() -> None:
-    README.write_text(updated(README.read_text(), rows(RESULTS)))
+    for path, text in wanted().items():
+        path.write_text(text)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is not up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not up to date")
     if parser.parse_args().check:
         if is_current():
             return 0
         print(
-            "README.md's results table is not what benchmarks/results makes: run `python benchmarks/report.py`",
+            "README.md or benchmarks/results/README.md is not what the rows make: run `python benchmarks/report.py`",
             file=sys.stderr,
         )
         return 1

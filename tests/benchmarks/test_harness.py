@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import harness, report
+from benchmarks.report import Goal
 
 BURN = "import time\nend = time.process_time() + 0.6\nwhile time.process_time() < end: pass\nprint('{\"burnt\": 0.6}')"
 
@@ -128,7 +129,7 @@ def test_a_benchmark_that_broke_off_stays_as_a_row(
 
 def a_row(**changes: Any) -> dict[str, Any]:
     figures = {"vs_bare": {"median": 0.9, "min": 0.8, "max": 1.0, "unit": "x", "values": [0.8, 0.9, 1.0], "note": ""}}
-    row = {
+    row: dict[str, Any] = {
         "benchmark": "train",
         "question": "How fast?",
         "figures": figures,
@@ -146,14 +147,33 @@ def a_row(**changes: Any) -> dict[str, Any]:
 
 def test_the_table_shows_figures_and_failures() -> None:
     text = report.table([a_row(), a_row(figures={}, error="out of memory")])
-    assert "| How fast? (quick) | `vs_bare` | 0.9x | 0.8 to 1 | 2 cores of A \\| B; abcdef012+; 2026-01-02 |" in text
-    assert "failed | | out of memory" in text
+    told = "| How fast? (quick)<br>`python benchmarks/train.py --quick` | {} |"
+    assert f"{told.format('failed | | out of memory')} 2 cores of A \\| B; abcdef012+; 2026-01-02 |" in text
+    assert "vs_bare" not in text, "an older row of the same benchmark and mode is not shown"
+    text = report.table([a_row(), a_row(settings={"quick": False})])
+    assert text.count("| `vs_bare` | 0.9x | 0.8 to 1 |") == 2
+
+
+def test_claims_are_of_the_newest_row_and_say_what_falls_short() -> None:
+    older = a_row(figures={"vs_bare": {"median": 0.99, "min": 0.99, "max": 0.99, "unit": "x", "values": [0.99]}})
+    least, most = Goal("train", "vs_bare", "speed", least=0.97), Goal("train", "vs_bare", "speed", most=0.97)
+    told, unknown = Goal("train", "vs_bare", "speed"), Goal("train", "other", "never measured")
+    lines = report.claims([older, a_row()], [least, most, told, unknown]).splitlines()[2:5]
+    where = "2 cores of A \\| B; abcdef012+; 2026-01-02 |"
+    assert lines == [
+        f"| speed | 0.9x (0.8 to 1) | at least 0.97 | **short** | {where}",
+        f"| speed | 0.9x (0.8 to 1) | at most 0.97 | met | {where}",
+        f"| speed | 0.9x (0.8 to 1) |  |  | {where}",
+    ]
+    assert "never measured" not in report.claims([a_row()], [least, unknown])
+    assert "met" in report.claims([older], [least])
 
 
 def test_the_readme_keeps_everything_around_the_table() -> None:
     before = f"# Title\n{report.BEGIN}\nold\n{report.END}\nend\n"
-    after = report.updated(before, [a_row()])
-    assert after.startswith(f"# Title\n{report.BEGIN}\n| question") and after.endswith(f"{report.END}\nend\n")
-    assert report.updated(after, [a_row()]) == after
+    goals = [Goal("train", "vs_bare", "speed")]
+    after = report.updated(before, [a_row()], goals)
+    assert after.startswith(f"# Title\n{report.BEGIN}\n| what") and after.endswith(f"{report.END}\nend\n")
+    assert report.updated(after, [a_row()], goals) == after
     with pytest.raises(ValueError, match="results:begin"):
         report.updated("# no markers", [])
