@@ -20,11 +20,11 @@ smollm2: ## the same house with a pretrained model that speaks English
 	@$(MAKE) --no-print-directory env EXTRAS="$(EXTRAS) smollm2"
 	@$(RUN)/manta run jobs/recipes/smollm2/pipeline.yaml
 
-test: env lint ## lint, format check, types, and all tests
-	@$(RUN)/python -m pytest
+test: lint unit ## lint, format check, types, and all tests
+	@$(RUN)/python -m pytest -m "integration and not slow"
 
-unit: env ## only the tests that start no engine
-	@$(RUN)/python -m pytest -m "not integration"
+unit: env ## only the tests that start no engine, in up to four processes
+	@$(RUN)/python -m pytest -m "not integration and not slow" -n auto --maxprocesses 4 --dist loadfile
 
 drill: env ## the slow tests: loss curves of runs that are killed, resumed, interrupted, and spread over other workers (20 minutes)
 	@$(RUN)/python -m pytest -m slow

@@ -26,17 +26,25 @@ MARK = "MANTA_TEST_RUN"
 # Ray's agents whose driver was killed while they started look for it for a minute before they end.
 PATIENCE_S = 90.0
 
+# Of pytest-xdist's workers each is a process of the one run: same mark, a scratch folder inside the run's.
+SCRATCH = "MANTA_TEST_SCRATCH"
+_worker = os.environ.get("PYTEST_XDIST_WORKER")
+_mark = os.environ[MARK] if _worker else secrets.token_hex(8)
 # Ray's sockets need a path under 108 characters, which pytest's temporary folders exceed.
-_scratch = Path(tempfile.mkdtemp(prefix="mt-", dir="/tmp"))
-_mark = secrets.token_hex(8)
+_run_scratch = os.environ[SCRATCH] if _worker else tempfile.mkdtemp(prefix="mt-", dir="/tmp")
+_scratch = Path(_run_scratch) / _worker if _worker else Path(_run_scratch)
+_scratch.mkdir(exist_ok=True)
 _popens: list[subprocess.Popen[str]] = []
 
 # At import, before any test module can import Ray or Hugging Face libraries, which read these once.
 for _name in [name for name in os.environ if name.startswith(("MANTA_", "RAY_"))]:
     del os.environ[_name]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes: none compiles what another did
+if _worker:
+    os.environ["OMP_NUM_THREADS"] = "1"  # as many processes as cores already
 os.environ |= {
     MARK: _mark,
+    SCRATCH: _run_scratch,
     "RAY_TMPDIR": str(_scratch),
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -98,13 +106,13 @@ def _describe(process: psutil.Process) -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the run if a process of the tests outlives it, then end that process."""
-    if hasattr(session.config, "workerinput"):
-        return
     for popen in _popens:
         if popen.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(popen.pid, signal.SIGKILL)
             popen.wait()
+    if _worker:  # the process that started it looks at what all have left
+        return
     deadline = time.monotonic() + PATIENCE_S
     while (left := leftovers()) and time.monotonic() < deadline:
         time.sleep(0.2)
