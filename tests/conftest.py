@@ -51,6 +51,9 @@ os.environ |= {
     "PYTHONUNBUFFERED": "1",
 }
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what ignores it hands that on to its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("manta", deadline=None)
 settings.load_profile("manta")
