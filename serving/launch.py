@@ -20,6 +20,7 @@ from manta.schema import ServeRecipe
 from manta.storage import Folder
 
 MIN_KEY_CHARS = 16
+VLLM_COMPARED = "parity_vllm_transformers"  # the figure of an evaluation that asked vLLM what it believes
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, p
     model = inputs["model.source"]
     folder = model_folder(model)
     if proven:
-        require_proof(model, inputs.get("model.evaluation"))
+        require_proof(model, inputs.get("model.evaluation"), recipe.model.parity)
     settings, resources = recipe.serve, recipe.resources
     if settings.min_replicas > settings.max_replicas:
         raise InputError(
@@ -115,12 +116,18 @@ def model_folder(model: Resolved) -> str:
     return folder.url
 
 
-def require_proof(model: Resolved, evaluation: Resolved | None) -> None:
+def require_proof(model: Resolved, evaluation: Resolved | None, parity: bool = False) -> None:
     """A compressed model is served only with an evaluation that judged these very weights and let them pass.
 
-    Raises InputError when the proof is missing or is about another model, GateRefused when it says no.
+    Any model is held to an evaluation that is named; with `parity` there must be one, and it must have compared what
+    the trainer, Transformers and vLLM make of the model. Raises InputError when the proof is missing or is about another
+    model, GateRefused when it says no.
     """
     if evaluation is None:
+        if parity:
+            raise InputError(
+                f"model.evaluation is not set, but model.parity = True: `manta evaluate --parity` {model.ref!r} and name that evaluation"
+            )
         if model.kind == "compress":
             raise InputError(
                 f"model.evaluation is not set, but {model.ref!r} is a compressed model: `manta evaluate` it against its "
@@ -135,10 +142,16 @@ def require_proof(model: Resolved, evaluation: Resolved | None) -> None:
             f"not model.source = {model.ref!r} ({model.fingerprint[:12]}) as it is now: run `manta evaluate` for this model"
         )
     if proof.metrics.get("passed") is not True:
-        figures = {key: proof.metrics.get(key) for key in ("perplexity_recovery", "score_recovery", "gate")}
+        named = ("perplexity_recovery", "score_recovery", "parity", "gate")
+        figures = {key: proof.metrics.get(key) for key in named}
         said = ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
         raise GateRefused(
             f"model.source = {model.ref!r} failed its gate in {evaluation.ref!r} ({said}): it is not served"
+        )
+    if parity and VLLM_COMPARED not in proof.metrics:
+        raise InputError(
+            f"model.evaluation = {evaluation.ref!r} did not compare vLLM with the trainer, and model.parity = True: run `manta evaluate "
+            "--parity` with evaluate.engine=vllm, or set model.parity=false"
         )
 
 

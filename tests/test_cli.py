@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from manta import cli
+from manta import cli, commands
 from manta.errors import GateRefused
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "jobs/recipes/quickstart"
@@ -57,6 +57,12 @@ def test_overrides_may_stand_anywhere(capsys) -> None:
         assert caught.value.code == 2
 
 
+def test_parity_is_short_for_its_setting() -> None:
+    args = cli.parse(["evaluate", "--parity", "x.yaml", "seed=1"])
+    assert args.overrides == ["seed=1", "evaluate.parity=true"]
+    assert cli.parse(["evaluate", "x.yaml"]).overrides == []
+
+
 def test_unknown_command_exits_2(capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["pretrian", "x"])
@@ -70,7 +76,7 @@ def test_exit_codes_of_failures(error, code, monkeypatch, capsys) -> None:
     def fails(args):
         raise error
 
-    monkeypatch.setattr(cli, "run_schema", fails)
+    monkeypatch.setattr(commands, "run_schema", fails)
     assert cli.main(["schema", "pretrain"]) == code
     assert "manta: " in capsys.readouterr().err
 
@@ -116,8 +122,8 @@ def test_light_commands_load_nothing_heavy() -> None:
 def test_sigterm_is_an_interruption(tmp_path) -> None:
     """`kill PID` leaves the state saved and exits as Ctrl-C does, in a process of its own."""
     code = (
-        "import sys, time; from manta import cli\n"
-        "cli.run_schema = lambda args: (print('ready', flush=True), time.sleep(60))\n"
+        "import sys, time; from manta import cli, commands\n"
+        "commands.run_schema = lambda args: (print('ready', flush=True), time.sleep(60))\n"
         "sys.exit(cli.main(['schema', 'pretrain']))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

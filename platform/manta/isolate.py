@@ -11,13 +11,14 @@ from manta.errors import MantaError, StageFailed
 
 @dataclass(frozen=True)
 class Call:
-    """A module-level function with its arguments, the CPUs it may use (threads included), and its environment."""
+    """A module-level function with its arguments, the CPUs it may use (threads included), its environment, its GPUs."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     cpus: int
     memory: int = 0  # bytes it will need at most; Ray waits until a node has them free
     environment: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
 
 
 class _Process:
@@ -69,6 +70,7 @@ def _start(call: Call) -> Any:
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
     options = {
         "num_cpus": call.cpus,
+        "num_gpus": call.gpus,
         "memory": min(call.memory, int(largest)) or None,
         # An environment of its own: Ray starts a process for it, and never hands it one that has imported other engines.
         "runtime_env": {"env_vars": environment},

@@ -16,6 +16,7 @@ from manta.sections.outcome import (
     CompressSettings,
     EvaluateData,
     EvaluateModels,
+    EvaluateResources,
     EvaluateSettings,
     Gate,
     ServeModel,
@@ -25,7 +26,7 @@ from manta.sections.outcome import (
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.resources import TrainResources, TuneResources
 from manta.sections.tasks import Task
-from manta.sections.train import Batch, Checkpoint, FinetuneData, PretrainData, Search, Stop, Validate
+from manta.sections.train import Batch, Checkpoint, FinetuneBatch, FinetuneData, PretrainData, Search, Stop, Validate
 
 
 class Recipe(Section):
@@ -79,7 +80,7 @@ class FinetuneRecipe(Recipe):
     stability: Stability = Stability()
     early_stop: EarlyStop | None = None
     watchdog: Watchdog = Watchdog()
-    batch: Batch
+    batch: FinetuneBatch
     stop: Stop
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Validate = Validate()
@@ -100,7 +101,7 @@ class TuneRecipe(Recipe):
     stability: Stability = Stability()
     early_stop: EarlyStop | None = None
     watchdog: Watchdog = Watchdog()
-    batch: Batch
+    batch: FinetuneBatch
     stop: Stop
     checkpoint: Checkpoint = Checkpoint()
     evaluate: Validate = Validate()
@@ -121,7 +122,7 @@ class EvaluateRecipe(Recipe):
     data: EvaluateData
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: Gate = Gate()
-    resources: CompressResources = CompressResources()
+    resources: EvaluateResources = EvaluateResources()
 
 
 class ServeRecipe(Recipe):

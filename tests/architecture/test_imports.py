@@ -10,7 +10,16 @@ import pytest
 from tests.architecture.source_tree import ROOT, Imported, imports, modules, own_module, parse, tracked
 
 # Every room may use what lies directly in platform/manta, except the command line and what it is made of.
-ENTRY_POINTS = {"manta.cli", "manta.pipeline", "manta.submit", "manta.doctor", "manta.chat"}
+ENTRY_POINTS = {
+    "manta.cli",
+    "manta.adapters",
+    "manta.arguments",
+    "manta.commands",
+    "manta.pipeline",
+    "manta.submit",
+    "manta.doctor",
+    "manta.chat",
+}
 VOCABULARY = "manta.sections"  # of recipes: it is no room, all may use it
 # room -> what else of ours it may import (a prefix), itself aside.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -18,20 +27,24 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "manta.models": (),
     "manta.objectives": (),
     "manta.adapt": ("manta.models",),
-    "manta.tasks": ("manta.data.shards",),  # the index of shards, to know their tokenizer
+    # The index of shards, to know their tokenizer; which rows share a longer one.
+    "manta.tasks": ("manta.data.shards", "manta.data.layouts.best_fit"),
     "manta.train": (
         "manta.data.stream",
         "manta.data.shards",
         "manta.data.views",
+        "manta.data.grouping",
         "manta.models",
         "manta.objectives",
         "manta.tasks",
         "manta.adapt",
     ),
+    "manta.quick": ("manta.tasks", "manta.models", "manta.train.objective", "manta.doctor"),
     "manta.tune": ("manta.train.run", "manta.stage"),
     "manta.compress": ("manta.models", "manta.tasks", "manta.data"),
     "manta.plan": ("manta.models", "manta.adapt.counting", "manta.data.shards", "manta.train", "manta.doctor"),
-    "manta.evaluate": ("manta.models", "manta.tasks", "manta.data"),
+    # Objectives and adapters: to compare as was learnt, and to prove that what is served is what was trained.
+    "manta.evaluate": ("manta.models", "manta.objectives", "manta.adapt", "manta.tasks", "manta.data"),
     "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.spans"),  # how sure the shown figures are
     "serving": ("manta.tasks",),
 }

@@ -12,6 +12,7 @@ import pytest
 from manta import artifact
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError
+from manta.schema import ServeModel
 from serving import launch
 
 
@@ -91,6 +92,26 @@ class TestProof:
         make_artifact(tmp_path, "scores", "evaluate", judged(small), {"passed": passed, "score_recovery": 61.5})
         with pytest.raises(GateRefused, match=r"score_recovery 61\.5"):
             launch.prepare(recipe(tmp_path, "small", "scores"))
+
+    def test_one_that_refuses_parity_keeps_it_shut_for_any_model(self, tmp_path):
+        base = make_artifact(tmp_path, "base", "pretrain")
+        make_artifact(tmp_path, "scores", "evaluate", judged(base), {"passed": False, "parity": False})
+        assert launch.prepare(recipe(tmp_path, "base")).fingerprint == base["fingerprint"]
+        with pytest.raises(GateRefused, match="parity False"):
+            launch.prepare(recipe(tmp_path, "base", "scores"))
+
+    def test_whoever_asks_for_parity_gets_nothing_served_without(self, tmp_path):
+        base = make_artifact(tmp_path, "base", "pretrain")
+        asked = recipe(tmp_path, "base").model_copy(update={"model": ServeModel(source="base", parity=True)})
+        with pytest.raises(InputError, match="manta evaluate --parity"):
+            launch.prepare(asked)
+        asked = asked.model_copy(update={"model": ServeModel(source="base", evaluation="scores", parity=True)})
+        make_artifact(tmp_path, "scores", "evaluate", judged(base), {"passed": True, "parity": True})
+        with pytest.raises(InputError, match="did not compare vLLM"):
+            launch.prepare(asked)
+        figures = {"passed": True, "parity": True, "parity_vllm_transformers": 1e-5}
+        make_artifact(tmp_path, "scores", "evaluate", judged(base), figures)
+        assert launch.prepare(asked).fingerprint == base["fingerprint"]
 
     @pytest.mark.parametrize("field", ["fingerprint", "content"])
     def test_one_about_other_weights_is_none(self, tmp_path, field):

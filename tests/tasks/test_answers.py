@@ -54,3 +54,11 @@ def test_figures_by_hand() -> None:
         }
     )
     assert figures(["Paris"], [["Paris"]]) == {"exact_match": 100.0, "f1": 100.0}
+
+
+def test_scripts_without_blanks_are_compared_by_letters() -> None:
+    assert normalise("《北京 大学》。") == "北 京 大 学" == normalise("北京大学")
+    assert exact("北京大学。", ["北京 大学"]) == 1.0
+    assert f1("在北京", ["北京大学"]) == pytest.approx(2 * 2 / (3 + 4))
+    assert normalise("“Curly” quotes") == "“curly” quotes"  # as SQuAD's own scorer leaves them
+    assert normalise("the 2008 北京 Olympics") == "2008 北 京 olympics"

@@ -54,7 +54,9 @@ def test_scores_stay_within_bounds_and_agree(guess: str, wanted: str) -> None:
 
 def test_summarisation_averages_in_per_cent() -> None:
     scores = TASKS["summarisation"].score(["return the list", "no"], ["return the list", "yes"])
-    assert scores == {"score": 50.0, "token_f1": 50.0, "exact_match": 50.0}
+    assert scores == dict.fromkeys(("score", "rouge_1", "rouge_2", "token_f1", "exact_match"), 50.0)
+    [other] = [TASKS["summarisation"].score(["a b c d"], ["a b d c"])]  # of four words all; of three pairs one
+    assert other["rouge_1"] == 100.0 and other["rouge_2"] == pytest.approx(100 / 3) and other["score"] == 75.0
 
 
 def test_chat_score_is_chrf() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from manta.adapt import parts
+from manta.errors import InputError
 
 PREFIX = "base_model.model."  # what peft puts before the names of the base
 # Parts of names that the base does not have: what was learnt, and the head that a trained copy replaced.
@@ -27,6 +28,36 @@ def merge(model: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
             for key, tensor in with_factors(model, weights, layer).items():
                 _put(merged, layer, tensor, key)
     return merged
+
+
+def unmerge(model: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The way back: the weights before `merge`, of a PEFT model whose base has the adapter in its weights already.
+
+    LoRA: W = V - s B A; (IA)^3: divided by the factors. Exact but for rounding: of float32 about 1e-7 of the larger of
+    both, of bfloat16 what it rounded away when it was merged. A head stays as it was trained: there was none before.
+    Raises InputError for DoRA, which forgets the rows' lengths, and for factors of 0.
+    """
+    found = {_plain(name): tensor for name, tensor in weights.items() if not any(part in name for part in ADDED)}
+    for name in weights:
+        if ".lora_magnitude_vector." in name:
+            raise InputError(
+                "dora sets each row's length anew, and the merged model does not say what it was: take the base itself"
+            )
+        if name.endswith(".lora_A.default.weight"):
+            layer = name.removesuffix(".lora_A.default.weight")
+            merged = weights[f"{layer}.base_layer.weight"].float()
+            _put(found, layer, 2 * merged - with_low_rank(model, weights, layer))
+        elif name.endswith(".ia3_l.default"):
+            layer = name.removesuffix(".ia3_l.default")
+            factors = weights[name].float()
+            if not factors.all():
+                raise InputError(
+                    f"(IA)^3 has a factor of 0 in {layer}, so the base's weights are gone: take the base itself"
+                )
+            inverse = {**weights, name: 1.0 / factors}
+            for key, tensor in with_factors(model, inverse, layer).items():
+                _put(found, layer, tensor, key)
+    return found
 
 
 def with_low_rank(model: Any, weights: Mapping[str, Any], layer: str) -> Any:

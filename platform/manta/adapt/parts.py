@@ -20,6 +20,8 @@ def task_type(model: Any) -> str:
     for ending, task in LABELLING.items():
         if name.endswith(ending):
             return task
+    if name.endswith("Model") and not name.endswith("HeadModel"):
+        return "FEATURE_EXTRACTION"
     return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 

@@ -84,8 +84,10 @@ def stands_before(model: Any) -> bool:
 
 
 def _check(model: Any, settings: Prefix | Prompt) -> None:
-    labelling = parts.task_type(model) in parts.LABELLING.values()
-    if not hasattr(model.config, "num_attention_heads") or (labelling and model.config.is_encoder_decoder):
+    task = parts.task_type(model)
+    labelling = task in parts.LABELLING.values()
+    unfit = task == "FEATURE_EXTRACTION" or (labelling and model.config.is_encoder_decoder)
+    if not hasattr(model.config, "num_attention_heads") or unfit:
         raise InputError(
             f"adapt.method = {settings.method!r} puts learnt tokens before the text, which {type(model).__name__} cannot take: set "
             "adapt.method=full or freeze, or lora where the model has linear layers"

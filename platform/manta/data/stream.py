@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray.train
 
-from manta.data import mixture, order
-from manta.data.shards import INDEX, Index, Shard, load_index, to_numpy
+from manta.data import grouping, mixture, order
+from manta.data.shards import INDEX, LENGTH, Index, Shard, load_index, read_rows, to_numpy
 from manta.storage import Folder
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Feed:
     steps: int  # of the whole run
     seed: int
     view: View | None = None  # what makes `columns` of those that are stored
+    trim: grouping.Trim | None = None  # None: rows are trained on as long as they are stored
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -130,12 +131,64 @@ def epoch_order(index: Index, samples: np.ndarray, seed: int) -> np.ndarray:
 
 
 def read_steps(feed: Feed, steps: np.ndarray, rank: int, workers: int) -> dict[str, np.ndarray]:
-    """The rows of `rank` in each of `steps`: {"step": (steps,), column: int32 (steps, rows, ...)}."""
+    """The rows of `rank` in each of `steps`: {"step": (steps,), column: int32 (steps, rows, ...)}.
+
+    Where the feed trims, "width" (steps,) is what `trimmed` leaves of each step, the same on all ranks.
+    """
     index, ends = _index(feed.shards, _version(feed.shards))
     samples = order.step_samples(steps, feed.batch, rank, workers)
-    rows = epoch_order(index, samples.ravel(), feed.seed).reshape(samples.shape)
-    found = _viewed(feed, index, "train", ends, rows.ravel(), samples.ravel())
-    return {"step": steps} | {name: found[name].reshape(*rows.shape, *found[name].shape[1:]) for name in feed.columns}
+    found: dict[str, np.ndarray] = {"step": steps}
+    if feed.trim is None:
+        rows = epoch_order(index, samples.ravel(), feed.seed).reshape(samples.shape)
+    else:
+        every, found["width"] = step_rows(feed, steps)
+        share = feed.batch // workers
+        rows = every[:, rank * share : (rank + 1) * share]
+    stored = _viewed(feed, index, "train", ends, rows.ravel(), samples.ravel())
+    return found | {name: stored[name].reshape(*rows.shape, *stored[name].shape[1:]) for name in feed.columns}
+
+
+def step_rows(feed: Feed, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of a feed that trims, the rows of these global batches, int64 (steps, batch), and their widths, int64 (steps,)."""
+    assert feed.trim is not None
+    samples, known = order.step_samples(steps, feed.batch, 0, 1), lengths(feed.shards, "train")
+    if feed.trim.grouped:
+        rows = grouping.rows_of(samples.ravel(), known, feed.batch, feed.seed)
+    else:
+        rows = order.rows_of(samples.ravel(), len(known), feed.seed)
+    rows = rows.reshape(samples.shape)
+    width = grouping.width_of(known[rows].max(axis=1), feed.trim.widths)
+    # The first step is as wide as any: where memory does not suffice, a run says so at once.
+    width[steps == 0] = feed.trim.widths[-1]
+    return rows, width
+
+
+def padding_share(feed: Feed) -> float:
+    """Of the tokens that the steps of the first epoch work on, those that fill rows up; of a long epoch, the first 500."""
+    known = lengths(feed.shards, "train")
+    steps = np.arange(max(1, min(feed.steps, len(known) // feed.batch, 500)))
+    rows, width = step_rows(feed, steps)
+    return 1.0 - float(known[rows].sum()) / float(width.sum() * feed.batch)
+
+
+def trimmed(feed: Feed, block: dict[str, np.ndarray], place: int) -> dict[str, np.ndarray]:
+    """One step of what `read_steps` returned: {column: int32 (rows, ...)}, without the filling that all its rows share."""
+    found = {name: block[name][place] for name in feed.columns}
+    if feed.trim is not None:
+        width = int(block["width"][place])
+        found |= {name: np.ascontiguousarray(found[name][:, :width]) for name in feed.trim.columns}
+    return found
+
+
+def lengths(folder: str, split: str) -> np.ndarray:
+    """What each row of a split holds before it is filled up, int32 (rows,), of shards that say so."""
+    return _lengths(folder, split, _version(folder))
+
+
+@functools.lru_cache(maxsize=8)
+def _lengths(folder: str, split: str, _version: str) -> np.ndarray:
+    files = load_index(folder).splits[split]
+    return np.concatenate([np.empty(0, np.int32), *(read_rows(Folder(folder), file.path, LENGTH) for file in files)])
 
 
 @functools.lru_cache(maxsize=4)
@@ -228,7 +281,8 @@ def batches(part: Part, columns: Sequence[str]) -> Generator[tuple[int, dict[str
         own = (read_steps(part.feed, np.arange(*ends), part.rank, part.workers) for ends in lead)
         for block in itertools.chain(own, rest):
             for place, step in enumerate(block["step"]):
-                yield int(step), {name: block[name][place] for name in columns}
+                found = trimmed(part.feed, block, place)
+                yield int(step), {name: found[name] for name in columns}
 
 
 def _read(part: Part, blocks: Iterator[tuple[int, int]]) -> Iterator[dict[str, np.ndarray]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from manta.tasks.answers import exact
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -93,8 +95,8 @@ def brier(probabilities: Sequence[Sequence[float]] | np.ndarray, labels: Sequenc
 def decisions(task: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> tuple[list[float], list[bool]]:
     """The decisions in the examples of scores.json: the probability of what was decided, and whether that was right.
 
-    One label an example is one decision; of several labels each is decided for or against alone; so is the tag of each word.
-    `labels` are those that the probabilities speak of. Texts of which words were cut off are left out.
+    One label an example is one decision, and so is one answer; of several labels each is decided for or against alone; so is
+    the tag of each word. `labels` are those that the probabilities speak of. Texts of which words were cut off are left out.
     """
     sure: list[float] = []
     right: list[bool] = []
@@ -104,6 +106,9 @@ def decisions(task: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str
             if len(said) == len(truth):
                 sure += said
                 right += [one == other for one, other in zip(guess, truth, strict=True)]
+        elif task == "answering":
+            sure += said
+            right.append(exact(guess, truth) == 1.0)
         elif isinstance(guess, str):
             sure.append(max(said))
             right.append(guess == truth)

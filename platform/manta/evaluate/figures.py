@@ -10,7 +10,7 @@ from manta.evaluate.bootstrap import Formula
 from manta.evaluate.classification import macro_f1, summands
 from manta.evaluate.paired import ratio
 from manta.evaluate.scores import score
-from manta.tasks import LABELLING, classification, ngrams
+from manta.tasks import LABELLING, answers, classification, ngrams, relations
 from manta.tasks.scores import exact_match, rouge_l, rouge_n, token_f1
 
 if TYPE_CHECKING:
@@ -98,12 +98,26 @@ def _same_labels(guess: Any, wanted: Any) -> float:
     return float(classification.as_set(guess) == classification.as_set(wanted))
 
 
+def _relations(predictions: Answers, references: Answers) -> np.ndarray:
+    """As `_labels`, where no relation is no label."""
+    guesses = [{answer} - {relations.NONE} for answer in predictions]
+    return summands(guesses, [{answer} - {relations.NONE} for answer in references])
+
+
+def _nearness(rank: int, _: Any) -> float:
+    return 1 / rank
+
+
 def _words(predictions: Answers, references: Answers) -> np.ndarray:
     import numpy as np
 
     pairs = zip(predictions, references, strict=True)
     rows = [(sum(map(str.__eq__, guess, wanted)), len(wanted)) for guess, wanted in pairs]
     return np.array(rows, dtype=np.float64)
+
+
+def _bleu(predictions: Answers, references: Answers) -> np.ndarray:
+    return ngrams.bleu_rows(predictions, references, ngrams.words_of(references))
 
 
 # task -> (name, summands, formula); of any other task the score alone.
@@ -115,11 +129,22 @@ TASKS: dict[str, list[tuple[str, Rows, Formula]]] = {
         ("token_f1", partial(_mean, token_f1), _percent),
         ("exact_match", partial(_mean, exact_match), _percent),
     ],
+    "translation": [("score", ngrams.chrf_rows, ngrams.chrf_of), ("bleu", _bleu, ngrams.bleu_of)],
     "chat": [("score", ngrams.chrf_rows, ngrams.chrf_of), ("bleu", ngrams.bleu_rows, ngrams.bleu_of)],
     "classification": [
         ("score", partial(_shares, "classification"), _percent),
         ("accuracy", partial(_mean, _same_labels), _percent),
         ("macro_f1", _labels, _macro_percent),
     ],
+    "relations": [
+        ("score", partial(_shares, "relations"), _percent),
+        ("accuracy", partial(_mean, _same_labels), _percent),
+        ("macro_f1", _relations, _macro_percent),
+    ],
+    "answering": [
+        ("score", partial(_shares, "answering"), _percent),
+        ("exact_match", partial(_mean, answers.exact), _percent),
+    ],
     "tagging": [("score", partial(_shares, "tagging"), _percent), ("accuracy", _words, _percent)],
+    "embedding": [("score", partial(_shares, "embedding"), _percent), ("mrr", partial(_mean, _nearness), _percent)],
 }

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 from manta.artifact import Resolved
 from manta.data.sample import check_vocabulary, sample_documents
 from manta.errors import InputError
-from manta.evaluate import engines, labelling
+from manta.evaluate import asking, comparing, copies, engines, labelling
+from manta.evaluate.engines import Engine
 from manta.evaluate.perplexity import perplexity
 from manta.evaluate.recovery import relative_gap
+from manta.evaluate.robustness import trial
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
-from manta.tasks import LABELLING, TASKS, conversation, examples
+from manta.tasks import COMPARING, LABELLING, TASKS, conversation, examples, seq2seq
 
 SPLIT = "validation"
 GAP_ROWS = 8  # rows that both engines score: wrong packing moves perplexity by far more than their noise
@@ -34,15 +36,22 @@ def measure(
     recipe: EvaluateRecipe, role: str, source: Resolved, inputs: dict[str, Resolved], folder: Folder, mailbox: Any
 ) -> None:
     """Measure `source` and write the outcome to `file_of(role)` in the folder: see `_measure` for what it holds."""
-    from manta.models.load import model_folder
+    from manta.models.load import model_config, model_folder
 
     def note(text: str) -> None:
         mailbox.put.remote({"note": f"{role}: {text}"})
 
+    if role != "model":
+        recipe = trial.without(recipe)
     task = recipe.evaluate.task
     labelling_task = task is not None and task.name in LABELLING
     with model_folder(source) as model:
-        outcome = (labelling.measure if labelling_task else _measure)(recipe, model, inputs, note)
+        if task is not None and task.name in COMPARING:
+            outcome = comparing.measure(recipe, model, inputs, note)
+        elif task is not None and seq2seq.teaches(task, model_config(str(model))):
+            outcome = asking.measure(recipe, model, inputs, note, source)
+        else:
+            outcome = (labelling.measure if labelling_task else _measure)(recipe, model, inputs, note, source)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     outcome["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
     folder.write_text(file_of(role), json.dumps(outcome))
@@ -53,28 +62,36 @@ def file_of(role: str) -> str:
     return f"work/{role}.json"
 
 
-def _measure(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], note: Any) -> dict[str, Any]:
+def _measure(
+    recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], note: Any, source: Resolved
+) -> dict[str, Any]:
     """{nll, tokens: per row; predictions, references: per example; engine_gap: float or None}."""
     from transformers import AutoTokenizer
 
     settings = recipe.evaluate
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     rows = _rows(recipe, model, inputs)
-    asked = _questions(recipe, model, tokenizer, inputs)
-    ends = [len(prompt) + limit for prompt, limit in zip(asked.prompts, asked.limits, strict=True)]
-    engine = engines.load(settings.engine, model, settings.dtype, max([*map(len, rows), *ends]))
-    note(f"loaded into {settings.engine}")
+    chosen = _chosen(recipe, inputs)
+    asked = _questions(recipe, model, tokenizer, chosen)
+    again = trial.again(recipe, inputs, chosen)
+    more = _questions(recipe, model, tokenizer, trial.listed(again))
+    questions = [*zip(asked.prompts, asked.limits, strict=True), *zip(more.prompts, more.limits, strict=True)]
+    ends = [len(prompt) + limit for prompt, limit in questions]
+    longest = max([*map(len, rows), *ends])
+    if recipe.resources.workers > 1:
+        engine = copies.engine(copies.of(recipe, source), settings.engine, settings.dtype, longest)
+    else:
+        engine = engines.load(settings.engine, model, settings.dtype, longest)
+        note(f"loaded into {settings.engine}")
     nll = engine.nll(rows) if rows else []
     tokens = [len(row) - 1 for row in rows]
     if nll:
         note(f"perplexity {perplexity(nll, tokens):.4g} over {sum(tokens):,} tokens")
-    predictions = []
-    if settings.task is not None and asked.prompts:
-        answers = engine.generate(asked.prompts, asked.limits)
-        texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
-        predictions = [TASKS[settings.task.name].decode(text) for text in texts]
+    predictions = _answers(recipe, engine, tokenizer, asked)
+    if predictions:
         note(f"{len(predictions)} answers")
-    return {
+    answers = _answers(recipe, engine, tokenizer, more)
+    return trial.perturbed(recipe, chosen, again, predictions, answers, more.references) | {
         "nll": nll,
         "tokens": tokens,
         "predictions": predictions,
@@ -91,14 +108,21 @@ def _rows(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved]) -> l
     return sample_documents(shards, SPLIT, recipe.evaluate.perplexity_rows, recipe.seed)
 
 
-def _questions(recipe: EvaluateRecipe, model: Path, tokenizer: Any, inputs: dict[str, Resolved]) -> Questions:
-    """The task's examples, put through this model's own chat template."""
+def _chosen(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> list[dict[str, Any]]:
+    """The examples that the task is scored on; none where no task is asked for."""
     settings = recipe.evaluate.task
     if settings is None or not recipe.evaluate.task_samples or "data.examples" not in inputs:
+        return []
+    found = examples.read(inputs, SPLIT, recipe.data, settings)
+    return examples.choose(found, recipe.evaluate.task_samples)
+
+
+def _questions(recipe: EvaluateRecipe, model: Path, tokenizer: Any, chosen: Sequence[dict[str, Any]]) -> Questions:
+    """Examples of the task, put through this model's own chat template."""
+    settings = recipe.evaluate.task
+    if settings is None or not chosen:
         return Questions([], [], [])
     task = TASKS[settings.name]
-    found = examples.read(inputs, SPLIT, recipe.data, settings)
-    chosen = examples.choose(found, recipe.evaluate.task_samples)
     texts = [
         conversation.render(task.question(example, tokenizer, settings), tokenizer, answering=True)
         for example in chosen
@@ -108,6 +132,15 @@ def _questions(recipe: EvaluateRecipe, model: Path, tokenizer: Any, inputs: dict
     return Questions(
         prompts, limits(prompts, positions, task.max_new_tokens(settings)), [task.reference(e) for e in chosen]
     )
+
+
+def _answers(recipe: EvaluateRecipe, engine: Engine, tokenizer: Any, asked: Questions) -> list[Any]:
+    """What the model answers to each question, as the task reads it."""
+    if recipe.evaluate.task is None or not asked.prompts:
+        return []
+    answers = engine.generate(asked.prompts, asked.limits)
+    texts = [tokenizer.decode(answer, skip_special_tokens=True) for answer in answers]
+    return [TASKS[recipe.evaluate.task.name].decode(text) for text in texts]
 
 
 def limits(prompts: Sequence[Sequence[int]], positions: int, wanted: int) -> list[int]:

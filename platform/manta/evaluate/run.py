@@ -10,21 +10,30 @@ from typing import Any
 from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
-from manta.evaluate import labelling, recovery
+from manta.evaluate import asking, comparing, copies, explanations, labelling, recovery
 from manta.evaluate.measure import SPLIT, file_of, measure
+from manta.evaluate.parity import stage as parity
 from manta.evaluate.perplexity import perplexity
+from manta.evaluate.robustness import summary, trial
 from manta.evaluate.scores import score
 from manta.progress import Progress
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
 
-ROLES = {"model": "model.source", "base": "model.base"}
+# The outcome of measuring nothing.
+NOTHING: dict[str, Any] = {"nll": [], "tokens": [], "predictions": [], "references": [], "engine_gap": None}
+ROLES = {"model": "model.source", "base": "model.base", "reference": "model.reference"}
 SCORES = "scores.json"
 
 
 def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for an evaluation that measures nothing, a gate it cannot feed, or data that does not fit."""
     labelling.check(recipe)
+    comparing.check(recipe)
+    asking.check(recipe, {role: inputs[role] for role in ROLES.values() if role in inputs})
+    parity.check(recipe)
+    copies.check(recipe)
+    trial.check(recipe)
     settings, gate = recipe.evaluate, recipe.gate
     rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
     if rows and recipe.data.shards is None:
@@ -35,7 +44,7 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
         raise InputError(
             "data.examples and evaluate.task go together: set both (and evaluate.task_samples above 0), or neither"
         )
-    if not rows and not task:
+    if not rows and not task and not settings.parity:
         raise InputError("nothing to evaluate: set data.shards (perplexity) or data.examples and evaluate.task (score)")
     for figure, measured in (("perplexity_recovery", rows), ("score_recovery", task)):
         if getattr(gate, figure) is not None and not (measured and recipe.model.base):
@@ -80,37 +89,68 @@ def _check_rows(inputs: dict[str, Resolved]) -> None:
         check_vocabulary(Folder(shards.path), Folder(url))
 
 
+def inventory(recipe: EvaluateRecipe) -> str | None:
+    """What the figures depend on that no recipe names."""
+    return trial.inventory(recipe)
+
+
 def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     """Write scores.json (figures with intervals, every prediction) and return the figures, `passed` among them."""
     started = time.monotonic()
     models = {name: draft.inputs[role] for name, role in ROLES.items() if role in draft.inputs}
-    left = [name for name in models if not draft.folder.exists(file_of(name))]
-    if left:
-        cluster.connect(recipe.resources.address, recipe.resources.cpus)
-        cluster.check_fits(1, recipe.resources.cpus, 0)
-        # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core.
-        share = max(1, recipe.resources.cpus // len(models))
-        with cluster.relay(progress) as mailbox:
-            calls = [
-                isolate.Call(
-                    measure,
-                    (recipe, name, models[name], draft.inputs, draft.folder, mailbox),
-                    cpus=share,
-                    memory=memory_bytes(models[name]),
-                )
-                for name in left
-            ]
-            isolate.run(calls, f"evaluate {recipe.name}")
-    measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models}
-    report = summarise(recipe, measured)
+    _measure(recipe, draft, models if measures(recipe) else {}, progress)
+    measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models if measures(recipe)}
+    report = summarise(recipe, comparing.settled(recipe, measured or {"model": NOTHING}))
+    found = parity.found(draft.folder) if recipe.evaluate.parity else None
+    if found is not None:
+        parity.add(report["figures"], found)
+        draft.folder.write_text(parity.REPORT, json.dumps(finite(found), indent=2, ensure_ascii=False) + "\n")
     report = finite(report)
     report["models"] = {name: {"ref": item.ref, "fingerprint": item.fingerprint} for name, item in models.items()}
+    explanations.store(measured.get("model", {}), draft.folder)
     draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     figures: dict[str, Any] = report["figures"]
     return figures | {
         "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in measured.values()),
+        "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in [*measured.values(), *([found] if found else [])]),
     }
+
+
+def measures(recipe: EvaluateRecipe) -> bool:
+    """Whether rows or examples are judged at all: parity may be asked for alone."""
+    return recipe.evaluate.perplexity_rows > 0 or (
+        recipe.evaluate.task is not None and recipe.evaluate.task_samples > 0
+    )
+
+
+def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], progress: Progress) -> None:
+    """Leave what is not there yet of the models' measurements and of parity, each made in a process of its own."""
+    resources, left = recipe.resources, [name for name in models if not draft.folder.exists(file_of(name))]
+    compares = recipe.evaluate.parity and not draft.folder.exists(parity.FILE)
+    if not left and not compares:
+        return
+    cluster.connect(resources.address, resources.cpus)
+    cluster.check_fits(resources.workers, max(1, resources.cpus // resources.workers), 0)
+    # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core. Several
+    # workers are a model's own, and take the CPUs from the process that shares the work out to them.
+    spread = resources.workers > 1
+    share = max(1, resources.cpus // (len(left) + compares))
+    with cluster.relay(progress) as mailbox:
+        calls = [
+            isolate.Call(
+                measure,
+                (recipe, name, models[name], draft.inputs, draft.folder, mailbox),
+                cpus=0 if spread else share,
+                memory=memory_bytes(models[name]),
+                environment={"OMP_NUM_THREADS": "1"} if spread else {},
+            )
+            for name in left
+        ]
+        if compares:
+            arguments = (recipe, draft.inputs["model.source"], draft.inputs, draft.folder, mailbox)
+            calls.append(isolate.Call(parity.measure, arguments, share, memory_bytes(draft.inputs["model.source"])))
+        for together in [[call] for call in calls] if spread else [calls]:
+            isolate.run(together, f"evaluate {recipe.name}")
 
 
 def memory_bytes(model: Resolved) -> int:
@@ -131,6 +171,7 @@ def summarise(recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]]) -> di
     if model["predictions"]:
         assert recipe.evaluate.task is not None
         _add_score(report, recipe.evaluate.task.name, model, base, recipe.seed)
+        _add_robustness(report, recipe, model)
     figures["engine_gap"] = model["engine_gap"]
     if base is not None:
         figures["base_engine_gap"] = base["engine_gap"]
@@ -190,6 +231,14 @@ def _add_score(
         for row, shares in zip(rows, model["confidence"], strict=True):
             row["confidence"] = shares
     report["examples"] = rows
+
+
+def _add_robustness(report: dict[str, Any], recipe: EvaluateRecipe, model: dict[str, Any]) -> None:
+    settings, task = recipe.evaluate.robustness, recipe.evaluate.task
+    if settings is not None and task is not None:
+        found = summary.summarised(task.name, model, settings.attack, recipe.seed)
+        report["robustness"] = found
+        report["figures"] |= summary.single(found)
 
 
 def verdict(recipe: EvaluateRecipe, artifact: Artifact) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from manta.evaluate.engines import Engine
 
@@ -22,13 +23,38 @@ SEQUENCES = 16  # computed at a time
 BLOCK = 128  # tokens of one block of the key-value cache on CPUs
 
 
+class Reader(NamedTuple):
+    """A loaded model that is asked what it reads of a request, and how likely it finds each token of a row.
+
+    `conversation_ids(messages)` and `text_ids(text)`: the ids that the endpoint's chat and completions routes make of a
+    request, or why they refuse it. `believe(rows)`: rows of token ids -> for each row the log-probabilities (nats) of its
+    tokens but the first, and the likeliest token at each of these places.
+    """
+
+    conversation_ids: Callable[[Sequence[Mapping[str, str]]], list[int] | str]
+    text_ids: Callable[[str], list[int] | str]
+    believe: Callable[[Sequence[Sequence[int]]], list[tuple[list[float], list[int]]]]
+
+
 def load(model: Path, dtype: str, max_tokens: int) -> Engine:
     """Load a Hugging Face directory for sequences of up to `max_tokens`, in the process's OMP_NUM_THREADS threads."""
+    llm = _llm(model, dtype, max_tokens)
+    return Engine(lambda rows: _nll(llm, rows), lambda prompts, limits: _generate(llm, prompts, limits))
+
+
+def reader(model: Path, dtype: str, max_tokens: int) -> Reader:
+    """As `load`, for what parity asks."""
+    llm = _llm(model, dtype, max_tokens)
+    routes = _Routes(llm)
+    return Reader(routes.conversation_ids, routes.text_ids, lambda rows: _believe(llm, rows))
+
+
+def _llm(model: Path, dtype: str, max_tokens: int) -> Any:
     os.environ.update(ENVIRONMENT)
     from vllm import LLM
 
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    llm = LLM(
+    return LLM(
         model=str(model),
         dtype=dtype,
         # vLLM wants room for one more token even when only the prompt's likelihood is asked for. That token is never
@@ -41,7 +67,6 @@ def load(model: Path, dtype: str, max_tokens: int) -> Engine:
         disable_log_stats=True,
         seed=0,
     )
-    return Engine(lambda rows: _nll(llm, rows), lambda prompts, limits: _generate(llm, prompts, limits))
 
 
 def cache_bytes(config: Mapping[str, Any], max_tokens: int) -> int:
@@ -70,3 +95,62 @@ def _generate(llm: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int])
     wanted = [SamplingParams(max_tokens=limit, temperature=0.0, detokenize=False) for limit in limits]
     answers = llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], wanted, use_tqdm=False)
     return [list(answer.outputs[0].token_ids) for answer in answers]
+
+
+# --- what the endpoint reads -----------------------------------------------------------------------------------------
+
+
+class _Routes:
+    """What vLLM's OpenAI server turns requests into token ids with, around one model."""
+
+    def __init__(self, llm: Any):
+        from vllm.renderers.online_renderer import OnlineRenderer
+
+        self.loop = asyncio.new_event_loop()
+        self.renderer = OnlineRenderer(
+            model_config=llm.model_config,
+            renderer=llm.llm_engine.renderer,
+            request_logger=None,
+            chat_template=None,
+            chat_template_content_format="auto",
+        )
+
+    def conversation_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int] | str:
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+        sent = {"model": "probe", "max_tokens": 1, "messages": [dict(message) for message in messages]}
+        answer = self._ask(lambda: self.renderer.render_chat(ChatCompletionRequest(**sent)))
+        return answer if isinstance(answer, str) else _ids_of(answer[1][0])
+
+    def text_ids(self, text: str) -> list[int] | str:
+        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+        sent = {"model": "probe", "max_tokens": 1, "prompt": text}
+        answer = self._ask(lambda: self.renderer.render_completion(CompletionRequest(**sent)))
+        return answer if isinstance(answer, str) else _ids_of(answer[0])
+
+    def _ask(self, render: Callable[[], Any]) -> Any:
+        """What a route answers, or as words why it refuses: what the server would answer with the status 400."""
+        try:
+            answer = self.loop.run_until_complete(render())
+        except ValueError as error:  # what vLLM's own and pydantic's refusals are
+            return str(error)
+        return str(answer.error.message) if hasattr(answer, "error") else answer
+
+
+def _ids_of(given: Mapping[str, Any]) -> list[int]:
+    return [int(number) for number in given["prompt_token_ids"]]
+
+
+def _believe(llm: Any, rows: Sequence[Sequence[int]]) -> list[tuple[list[float], list[int]]]:
+    from vllm import SamplingParams
+
+    wanted = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=1, detokenize=False)
+    answers = llm.generate([{"prompt_token_ids": list(row)} for row in rows], wanted, use_tqdm=False)
+    found = []
+    for row, answer in zip(rows, answers, strict=True):
+        predicted = list(zip(row[1:], answer.prompt_logprobs[1:], strict=True))
+        logs = [candidates[token].logprob for token, candidates in predicted]
+        best = [next(token for token, seen in candidates.items() if seen.rank == 1) for _, candidates in predicted]
+        found.append((logs, best))
+    return found

@@ -105,5 +105,5 @@ def _in_head(model: Any, name: str) -> bool:
     """Whether a weight lies beside the model's body: in an output layer, or in the pooler that only pairs of text need."""
     body = model.base_model_prefix
     if not hasattr(model, body):
-        return bool(name.startswith("lm_head."))
+        return bool(name.startswith(("lm_head.", "pooler.")))
     return not name.startswith(f"{body}.") or name.startswith(f"{body}.pooler.")

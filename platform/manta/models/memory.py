@@ -36,6 +36,7 @@ class Setting:
     target_len: int | None = None  # of an encoder-decoder's decoder; none: T5's share of seq_len
     scored: float = 1.0  # share of the predicted positions whose logits are computed
     isolated: bool = False  # documents of a row do not see each other
+    sides: int = 1  # texts of a row, each of seq_len
     checkpointing: bool = False
     gpu: bool = False
     offload: str = "none"
@@ -60,7 +61,7 @@ def training(config: Config, setting: Setting) -> dict[str, int]:
     total = formulas.num_parameters(config)
     moving = total if setting.trainable is None else setting.trainable
     held = _held(config, setting, total, moving)
-    rows = setting.micro_batch * _row(config, setting)
+    rows = setting.micro_batch * setting.sides * _row(config, setting)
     lasting, passing = _buffers(setting, total, moving)
     if setting.optimizer == "muon":
         passing = max(passing, _orthogonal(moving - _tables(config) if moving == total else moving))

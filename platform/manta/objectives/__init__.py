@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from manta.errors import InputError, Problem
 from manta.objectives.clm import clm, clm_scored
+from manta.objectives.contrast import contrast, contrast_scored, settled
 from manta.objectives.denoising import denoising
 from manta.objectives.distillation import distillation
 from manta.objectives.labels import sequence_labels, sequence_scored, spans, spans_scored, token_labels
@@ -16,8 +17,9 @@ from manta.objectives.multi_mlm import attach as add_predecessor
 from manta.objectives.multi_mlm import detach as drop_predecessor
 from manta.objectives.multi_mlm import multi_mlm, multi_mlm_scored
 from manta.objectives.nsp import nsp, nsp_scored
+from manta.objectives.preference import preference, preference_scored
 from manta.objectives.sums import NOT_SCORED, mean
-from manta.sections.objective import Denoising, Distillation, MultiMlm, Objective, SequenceLabels
+from manta.sections.objective import Contrast, Denoising, Distillation, MultiMlm, Objective, Preference, SequenceLabels
 
 __all__ = ["NOT_SCORED", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems", "scored_of"]  # fmt: skip
 
@@ -56,6 +58,8 @@ TABLE: dict[str, Entry] = {
     "sequence_labels": Entry(sequence_labels, sequence_scored, ("rows",), ("bert", "llama", "gpt2"), (), "AutoModelForSequenceClassification"),
     "token_labels": Entry(token_labels, labels_scored, ("words",), ENCODERS, (), "AutoModelForTokenClassification"),
     "spans": Entry(spans, spans_scored, ("rows",), ENCODERS, (), "AutoModelForQuestionAnswering"),
+    "preference": Entry(preference, preference_scored, ("pairs",), DECODERS, (), "AutoModelForCausalLM"),
+    "contrast": Entry(contrast, contrast_scored, ("texts",), ENCODERS, (), "AutoModel"),
 }  # fmt: skip
 
 
@@ -75,6 +79,10 @@ def loss_of(objective: Objective, teacher: Callable[..., Any] | None = None) -> 
         )
     if isinstance(objective, SequenceLabels):
         return functools.partial(loss, several=objective.several, weights=objective.weights)
+    if isinstance(objective, Preference):
+        return functools.partial(loss, beta=objective.beta, label_smoothing=objective.label_smoothing)
+    if isinstance(objective, Contrast):
+        return functools.partial(loss, group=objective.group, temperature=objective.temperature)
     return loss
 
 
@@ -88,7 +96,9 @@ def scored_of(objective: Objective) -> Scored:
 
 def attach(objective: Objective, model: Any, seed: int) -> Any:
     """What is to be trained: the model, with the layers that only the objective needs; equal on all workers."""
-    return add_predecessor(model, seed) if isinstance(objective, MultiMlm) else model
+    if isinstance(objective, MultiMlm):
+        return add_predecessor(model, seed)
+    return settled(model) if isinstance(objective, Contrast) else model
 
 
 def detach(objective: Objective, model: Any, weights: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:

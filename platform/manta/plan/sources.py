@@ -11,7 +11,7 @@ from manta.plan.figures import Given
 from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
 from manta.sections.model import NewModel
 from manta.sections.objective import Masking
-from manta.sections.tasks import SummarisationTask
+from manta.sections.tasks import Comparing, EmbeddingTask, TextToText
 from manta.storage import NoStore
 
 Training = PretrainRecipe | FinetuneRecipe | TuneRecipe
@@ -26,6 +26,7 @@ class Rows(NamedTuple):
     target_len: int | None = None  # tokens of the decoder, for models with an encoder
     scored: float = 1.0  # share of the positions whose logits are computed
     isolated: bool = False  # documents do not see each other
+    sides: int = 1  # texts that a row holds side by side; they go through the model together
 
 
 def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
@@ -59,13 +60,29 @@ def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
 
 
 def _task_rows(recipe: FinetuneRecipe | TuneRecipe, notes: list[str]) -> Rows:
-    task = recipe.task
-    length = task.max_input_tokens + task.max_target_tokens if isinstance(task, SummarisationTask) else task.max_tokens
+    task, target = recipe.task, None
+    if not isinstance(task, TextToText):
+        length = task.max_tokens
+    elif _reads_apart(recipe):
+        length, target = task.max_input_tokens, task.max_target_tokens + 1
+    else:
+        length = task.max_input_tokens + task.max_target_tokens
     manifest = artifact.read_manifest(artifact.Folder(artifact.locate(recipe.data.examples, recipe.output)))
     found = (manifest or {}).get("metrics", {}).get("train_examples")
     count = min(filter(None, (found, recipe.data.train_rows)), default=None)
     notes.append("rows are taken as long as the task allows; real ones are cut to the longest example")
-    return Rows(length, count, None)
+    sides = 2 if isinstance(task, Comparing) else 1
+    if isinstance(task, EmbeddingTask):
+        notes.append("a text and its positive are counted; with negatives memory and hours are half as much again")
+    return Rows(length, count, None, target, sides=sides)
+
+
+def _reads_apart(recipe: FinetuneRecipe | TuneRecipe) -> bool:
+    """Whether the model, if it is there, reads what is asked with an encoder and answers with a decoder."""
+    from manta.models import classes
+
+    found = source_config("model.source", recipe.model.source, recipe.output, [])
+    return found is not None and classes.kind(found) == "encoder_decoder"
 
 
 def config(recipe: Training, found: Rows | None, notes: list[str]) -> dict[str, Any] | None:

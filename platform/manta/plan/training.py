@@ -45,7 +45,7 @@ def train(recipe: Training, figures: Figures, given: Given) -> None:
     if moving != figures["parameters"]:
         figures["trainable_parameters"] = moving
     if "tokens" in figures:
-        each = formulas.flops_per_token(config, rows.seq_len, rows.target_len, rows.scored)
+        each = rows.sides * formulas.flops_per_token(config, rows.seq_len, rows.target_len, rows.scored)
         figures["flops"] = figures["tokens"] * each * figures.get("trials", 1)
     setting = _setting(recipe, rows, moving, figures)
     figures["disk_bytes"] = _disk(recipe, figures["parameters"], moving)
@@ -61,8 +61,10 @@ def train(recipe: Training, figures: Figures, given: Given) -> None:
 
 def _length(recipe: Training, rows: Rows | None, given: Given, figures: Figures) -> None:
     """How many rows a step has, how many steps there are."""
-    from manta.train import schedule
+    from manta.train import comparing, schedule
 
+    if not isinstance(recipe, PretrainRecipe) and given.gpu is None:
+        comparing.check_groups(recipe.task, recipe.resources)
     if recipe.batch.samples is None and rows is None:
         return
     batch = schedule.batch_rows(recipe.batch, rows.seq_len if rows else 1)
@@ -92,6 +94,7 @@ def _setting(recipe: Training, rows: Rows, moving: int, figures: Figures) -> Set
         target_len=rows.target_len,
         scored=rows.scored,
         isolated=rows.isolated,
+        sides=rows.sides,
         checkpointing=resources.activation_checkpointing,
         gpu=resources.gpus_per_worker > 0,
         offload=resources.offload,

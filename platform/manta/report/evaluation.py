@@ -1,4 +1,4 @@
-"""The page of an evaluation: figures with their intervals, the table of classes, who was taken for whom, the worst answers."""
+"""The page of an evaluation: figures with their intervals, the table of classes, who was taken for whom, changed texts, the worst answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from manta.artifact import Artifact
 from manta.evaluate import calibration, classification
 from manta.progress import format_figure
-from manta.report import pictures
+from manta.report import explanations, pictures, robustness
 from manta.report.difference import SCORES
 from manta.tasks import spans
 
@@ -30,6 +30,8 @@ def sections(made: Artifact) -> Iterator[str]:
     yield from _labels(report["task"]["name"], guesses, truths)
     if "labels" in report["task"]:
         yield from _calibration(report["task"], rows)
+    yield from robustness.sections(report.get("robustness", {}))
+    yield from explanations.sections(made.folder)
     yield f"<h2>Worst answers, of {len(rows):,}</h2>" + _worst(rows)
 
 
@@ -44,7 +46,7 @@ def _intervals(figures: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
 
 def _labels(task: str, guesses: Sequence[Any], truths: Sequence[Any]) -> Iterator[str]:
     """The table of classes, and for one label an example the confusion matrix."""
-    if task == "classification" and all(isinstance(truth, str) for truth in truths):
+    if task in ("classification", "relations") and all(isinstance(truth, str) for truth in truths):
         yield _classes(classification.report(guesses, truths))
         yield "<h2>Who was taken for whom</h2>" + pictures.confusion(*classification.confusion(guesses, truths))
     elif task == "classification":

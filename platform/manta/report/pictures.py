@@ -1,10 +1,10 @@
-"""Pictures of scores as inline SVG: who was taken for whom, and whether confidence and correctness agree."""
+"""Pictures of scores as inline SVG: who was taken for whom, whether confidence and correctness agree, what changes cost."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +68,34 @@ def reliability(bins: Sequence[Bin]) -> str:
     lines = ("bars: share that is right", "lines: mean confidence", f"below: answers, at most {most:,}")
     parts += [_word(left + side + 24, top + 20 + 18 * number, line) for number, line in enumerate(lines)]
     return _svg(height, "reliability diagram", parts)
+
+
+class Drop(NamedTuple):
+    """What something costs, in points, and the interval in which that lies."""
+
+    name: str
+    drop: float
+    low: float
+    high: float
+
+
+def drops(found: Sequence[Drop]) -> str:
+    """Horizontal bars as SVG, one a drop, each with its interval as a thin line; gains go to the left of zero."""
+    left, right, row = 150, WIDTH - 160, 26
+    least = min([0.0, *(min(each.drop, each.low) for each in found)])
+    most = max([0.0, *(max(each.drop, each.high) for each in found)])
+    scale = (right - left) / ((most - least) or 1.0)
+    zero = left - least * scale
+    parts = [_line(zero, 0, zero, row * len(found))]
+    for number, each in enumerate(found):
+        top, end = number * row, zero + each.drop * scale
+        told = f"{each.name}: {each.drop:.2f} points, {each.low:.2f} to {each.high:.2f}"
+        parts.append(_word(0, top + 17, _short(each.name)))
+        parts.append(_bar(min(zero, end), top + 6, max(0.5, abs(end - zero)), 14, told, 'style="fill-opacity: 0.6"'))
+        thin = 'style="stroke: var(--ink); stroke-width: 1.5"'
+        parts.append(_line(zero + each.low * scale, top + 13, zero + each.high * scale, top + 13, thin))
+        parts.append(_word(right + 12, top + 17, f"{each.drop:.1f} ({each.low:.1f} to {each.high:.1f})"))
+    return _svg(row * len(found) + 4, "drops of the score", parts)
 
 
 def _gathered(names: Sequence[str], counts: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -104,7 +104,7 @@ class Distillation(Section):
 
 
 class SequenceLabels(Section):
-    """What a text is: one of the labels, or any number of them. Follows from task.name=classification."""
+    """What a text is: one of the labels, or any number of them. Follows from task.name=classification or relations."""
 
     name: Literal["sequence_labels"]
     several: bool = False
@@ -118,11 +118,30 @@ class TokenLabels(Section):
 
 
 class AnswerSpan(Section):
-    """Where in a text the answer begins and ends."""
+    """Where in a text the answer begins and ends. Follows from task.name=answering."""
 
     name: Literal["spans"]
 
 
+class Preference(Section):
+    """One answer likelier than another, more so than by the model at the start. Follows from task.name=preference."""
+
+    name: Literal["preference"]
+    beta: PositiveFloat = 0.1
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+
+
+class Contrast(Section):
+    """Texts that belong together near each other, others far. Follows from task.name=embedding."""
+
+    name: Literal["contrast"]
+    group: Annotated[int, Field(ge=2)] = Field(8, description="consecutive rows that are compared with each other")
+    temperature: PositiveFloat = 0.05
+
+
 Pretraining = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm, Discriminator("name")]
 Labelling = SequenceLabels | TokenLabels | AnswerSpan
-Objective = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm | Distillation | Labelling, Discriminator("name")]
+Comparing = Preference | Contrast
+Objective = Annotated[
+    Clm | Mlm | Nsp | Denoising | MultiMlm | Distillation | Labelling | Comparing, Discriminator("name")
+]

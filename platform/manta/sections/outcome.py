@@ -17,6 +17,7 @@ from manta.sections.base import (
     Section,
     Shards,
 )
+from manta.sections.robustness import Robustness
 from manta.sections.tasks import Task
 
 
@@ -55,6 +56,15 @@ class EvaluateSettings(Section):
     perplexity_rows: NonNegative = Field(64, description="validation rows scored; 0 skips perplexity")
     task: Task | None = None
     task_samples: NonNegative = Field(100, description="validation examples generated and scored; 0 skips the task")
+    parity: bool = Field(
+        False, description="also: do the trainer, Transformers and vLLM read the same and believe the same? (--parity)"
+    )
+    robustness: Robustness | None = Field(None, description="also: what changed texts cost, and what an attack does")
+    explain: NonNegative = Field(0, description="also: examples of classification whose labels are explained by words")
+
+
+class EvaluateResources(CompressResources):
+    workers: Positive = Field(1, description="copies of a model that share the rows and examples, and the CPUs")
 
 
 class EvaluateData(Section):
@@ -76,6 +86,9 @@ class Gate(Section):
     engine_gap: Fraction | None = Field(
         0.05,
         description="largest relative difference of perplexity between vllm and transformers; none skips the check",
+    )
+    parity: PositiveFloat | None = Field(
+        None, description="largest difference of a log-probability in nats; none: what the precision explains"
     )
 
 
@@ -104,8 +117,13 @@ class ServeResources(Section):
 class EvaluateModels(Section):
     source: Model
     base: Model | None = Field(None, description="what recovery is measured against")
+    reference: Model | None = Field(
+        None,
+        description="preferences: what they were tuned from, which the margins of both models are measured against",
+    )
 
 
 class ServeModel(Section):
     source: Model
     evaluation: Evaluation | None = Field(None, description="required for a compressed model: the proof it still works")
+    parity: bool = Field(False, description="serve only what model.evaluation has proved parity of")

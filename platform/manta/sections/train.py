@@ -30,6 +30,18 @@ class Batch(Section):
         return self
 
 
+class FinetuneBatch(Batch):
+    """The global batch of a task's examples, and how they come to stand in rows."""
+
+    grouping: Literal["length", "none"] = Field(
+        "length", description="length: rows of like length make up a batch, which pads less; none: chance alone does"
+    )
+    packing: bool = Field(
+        False,
+        description="several conversations share a row and do not see each other: chat and summarisation, by decoders",
+    )
+
+
 class Stop(Section):
     """When training is complete. Exactly one of the three."""
 

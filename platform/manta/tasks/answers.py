@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,11 +13,21 @@ from manta.tasks.scores import mean
 NO_ANSWER = ""  # the prediction that the text holds no answer
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+# Thai, Lao, Burmese, Khmer, kana, Han: written without blanks between words.
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation (ASCII), without English articles, one space between words."""
-    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+    """Lower case, without punctuation (ASCII), without English articles, one space between words.
+
+    In a text that holds letters of a script without blanks, each of them is a word, and all of Unicode's punctuation
+    goes, as in MLQA (Lewis et al., arXiv:1910.07475).
+    """
+    plain = text.lower().translate(PUNCTUATION)
+    if UNSPACED.search(plain):
+        plain = "".join(" " if unicodedata.category(letter).startswith("P") else letter for letter in plain)
+        plain = UNSPACED.sub(r" \g<0> ", plain)
+    return " ".join(ARTICLES.sub(" ", plain).split())
 
 
 def exact(prediction: str, references: Sequence[str]) -> float:

@@ -92,6 +92,13 @@ def confidence(logits: Any, columns: Columns, settings: ClassificationTask) -> l
     del columns
     if settings.several:
         return [[round(float(value), 6) for value in row] for row in 1 / (1 + np.exp(-logits.astype(np.float64)))]
+    return probabilities(logits)
+
+
+def probabilities(logits: Any) -> list[list[float]]:
+    """The softmax of each row, (rows, labels) as lists."""
+    import numpy as np
+
     shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     return [[round(float(value), 6) for value in row] for row in shifted / shifted.sum(1, keepdims=True)]
 

@@ -35,6 +35,16 @@ class Loaded(NamedTuple):
     train: list[dict[str, Any]]
     validation: list[dict[str, Any]]
     notes: tuple[str, ...]
+    files: tuple[Numbered, ...] = ()  # that they were read from
+
+    def where(self, example: Mapping[str, Any]) -> str:
+        """The file and the line of an example, one of these very objects."""
+        return next(
+            f"{file.url} {file.word} {number}"
+            for file in self.files
+            for number, each in zip(file.numbers, file.examples, strict=True)
+            if each is example
+        )
 
 
 def load(inputs: Inputs, data: Data, task: Task) -> Loaded:
@@ -73,8 +83,10 @@ def check(inputs: Inputs, data: Data, task: Task) -> Loaded:
 
 
 def fields_of(task: Task) -> tuple[Field, ...]:
-    """The task's FIELDS; of "label" and "labels" the one that task.several asks for."""
+    """The task's FIELDS; of "label" and "labels" the one that task.several asks for, answers as task.null_threshold says."""
     fields: tuple[Field, ...] = TASKS[task.name].FIELDS
+    if task.name == "answering" and task.null_threshold is None:
+        return tuple(Field(f.name, "some_answers") if f.kind == "answers" else f for f in fields)
     if task.name != "classification":
         return fields
     other = "label" if task.several else "labels"
@@ -116,11 +128,11 @@ def _loaded(files: Sequence[Numbered], data: Data, task: Task) -> Loaded:
     fields = fields_of(task)
     notes = tuple(note for file in files for note in doubts.notes(file, fields))
     if len(files) == len(SPLITS):
-        return Loaded(files[0].examples, files[1].examples, notes)
+        return Loaded(files[0].examples, files[1].examples, notes, tuple(files))
     sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
     for made, validates in zip(files[0].examples, validating(files[0].examples, data.validation_fraction), strict=True):
         sides[validates].append(made)
-    return Loaded(*sides, notes)
+    return Loaded(*sides, notes, tuple(files))
 
 
 def _numbered(role: str, folder: Folder, data: Data, task: Task) -> Numbered:
@@ -158,6 +170,8 @@ def _check_columns(columns: Mapping[str, str], fields: Sequence[Field], task: Ta
     known = [field.name for field in fields]
     if any(field.kind == "messages" for field in fields):
         known += [field.name for field in EXCHANGE]
+    if any(field.kind == "prompt" for field in fields):
+        known.append(EXCHANGE[0].name)
     for name in columns:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

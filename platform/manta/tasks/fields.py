@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "label", "labels", "tokens", "tags", "span", "answers", "messages"]
+Kind = Literal["text", "label", "labels", "tokens", "tags", "span", "answers", "some_answers", "messages", "prompt"]
 
 ROLES = ("system", "user", "assistant")
 SHOWN = 60  # characters of a wrong value in a complaint
@@ -27,9 +27,9 @@ EXCHANGE = (Field("input", "text"), Field("target", "text"))  # a conversation o
 def complaint(fields: Sequence[Field], record: Mapping[str, Any]) -> str | None:
     """What is wrong with a record of these fields, as text that follows "line 7", or None.
 
-    A field of kind "messages" may be given as EXCHANGE instead. Where "label" and "labels" are both optional, one of
-    them must be there. Tokens and tags must be equally many; a span must lie within "text"; an answer must stand in
-    "context" where its start says.
+    A field of kind "messages" may be given as EXCHANGE instead, one of kind "prompt" as the input alone. Where "label"
+    and "labels" are both optional, one of them must be there. Tokens and tags must be equally many; a span must lie
+    within "text"; an answer must stand in "context" where its start says; what is to be told apart must differ.
     """
     wanted = shape(fields, record)
     for field in wanted:
@@ -46,12 +46,14 @@ def complaint(fields: Sequence[Field], record: Mapping[str, Any]) -> str | None:
 
 
 def shape(fields: Sequence[Field], record: Mapping[str, Any]) -> tuple[Field, ...]:
-    """The fields that a record should have: those of the task, or EXCHANGE in the place of messages it lacks."""
+    """The fields that a record should have: those of the task, or EXCHANGE (of a prompt the input) for messages it lacks."""
     told = any(record.get(field.name) is not None for field in EXCHANGE)
     found: list[Field] = []
     for field in fields:
         if field.kind == "messages" and record.get(field.name) is None and told:
             found.extend(EXCHANGE)
+        elif field.kind == "prompt" and record.get(field.name) is None and record.get("input") is not None:
+            found.append(EXCHANGE[0])
         else:
             found.append(field)
     return tuple(found)
@@ -138,8 +140,24 @@ def answers(name: str, value: object) -> str | None:
     return None
 
 
+def some_answers(name: str, value: object) -> str | None:
+    """As answers, one at least."""
+    if value == []:
+        return f"has no {name!r}: set task.null_threshold=0 if a context may hold none"
+    return answers(name, value)
+
+
 def messages(name: str, value: object) -> str | None:
     """[{"role", "content"}]: perhaps the system, then user and assistant in turns, the assistant last."""
+    return _conversation(name, value, "assistant", "does not end with the assistant's answer")
+
+
+def prompt(name: str, value: object) -> str | None:
+    """[{"role", "content"}]: perhaps the system, then user and assistant in turns, the user last."""
+    return _conversation(name, value, "user", "does not end with the user's question")
+
+
+def _conversation(name: str, value: object, last: str, otherwise: str) -> str | None:
     if not isinstance(value, list) or not value:
         return f"has {name!r} that are not a list of {{role, content}}"
     for position, message in enumerate(value, 1):
@@ -152,7 +170,7 @@ def messages(name: str, value: object) -> str | None:
     turns = roles[1:] if roles[0] == "system" else roles
     if not turns or turns != ["user" if position % 2 == 0 else "assistant" for position in range(len(turns))]:
         return f"has roles that do not take turns from the user's question on ({', '.join(roles)})"
-    return None if turns[-1] == "assistant" else "does not end with the assistant's answer"
+    return None if turns[-1] == last else otherwise
 
 
 CHECKS: dict[Kind, Callable[[str, object], str | None]] = {
@@ -163,7 +181,9 @@ CHECKS: dict[Kind, Callable[[str, object], str | None]] = {
     "tags": tags,
     "span": span,
     "answers": answers,
+    "some_answers": some_answers,
     "messages": messages,
+    "prompt": prompt,
 }
 
 
@@ -180,6 +200,9 @@ def _together(record: Mapping[str, Any]) -> str | None:
         found = record["context"][start : start + len(wanted)]
         if found != wanted:
             return f"has an answer {position} {shown(wanted)} that does not start at {start} of the context: {shown(found)} does"
+    for one, other in (("chosen", "rejected"), ("positive", "negative")):
+        if record.get(one) is not None and record[one] == record.get(other):
+            return f"has the same text in {one!r} and {other!r}, so nothing tells which is better: {shown(record[one])}"
     return None
 
 

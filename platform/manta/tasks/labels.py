@@ -22,6 +22,10 @@ SHOWN = 5  # examples named in one message
 CHARS = 60  # of each of them
 
 
+class Unusable(InputError):
+    """What is wrong with an example, seen when it is made into tokens; the text follows "line 7"."""
+
+
 class Row(NamedTuple):
     """One example as int columns, lists or single numbers, and whether it was cut."""
 
@@ -103,17 +107,32 @@ def load(folder: Folder) -> Labels:
     return Labels(tuple(raw["names"]), tuple(raw["counts"]), raw["problem"])
 
 
+ENDS = Labels(("start", "end"), (1, 1))  # what a head for answers tells apart, in its order
+
+
+def head_of(labels: Labels, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json is to say of the head that a model of `config` gets; one for answers that it has stays its own."""
+    if labels == ENDS and any(name.endswith("ForQuestionAnswering") for name in config.get("architectures") or ()):
+        return {name: config[name] for name in ("id2label", "label2id") if name in config}
+    return labels.config()
+
+
 def of_config(config: Mapping[str, Any]) -> Labels:
     """The labels of a model that was trained for a task, from its config.json; how often they held is not known."""
     found = sorted(config.get("id2label", {}).items(), key=lambda item: int(item[0]))
     return Labels(tuple(name for _, name in found), (0,) * len(found), config.get("problem_type"))
 
 
-def tokenizer(model: Path) -> Any:
-    """The tokenizer of a local Hugging Face directory; it gives token_type_ids if the model tells them apart."""
-    from transformers import AutoTokenizer
+def tokenizer(model: Path, more: Sequence[str] = ()) -> Any:
+    """The tokenizer of a local Hugging Face directory; it gives token_type_ids if the model tells them apart.
+
+    Tokens of `more` that it lacks are added, as special ones.
+    """
+    from transformers import AddedToken, AutoTokenizer
 
     found = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    if more:
+        found.add_tokens([AddedToken(token, special=True, normalized=False) for token in more], special_tokens=True)
     found.model_input_names = input_names(model)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,14 +12,32 @@ if TYPE_CHECKING:
 
 BLEU_ORDER = 4  # words
 CHRF_ORDER, BETA = 6, 2  # characters; recall weighs twice as much as precision
+WORDS = "13a"  # sacrebleu's name for the words of languages that put blanks between them
+# Scripts without blanks between words: kana, Thai, Lao, Burmese, Khmer; and Chinese characters.
+UNSPACED = re.compile("[\u3040-\u30ff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+CHINESE = re.compile("[\u3400-\u9fff\uf900-\ufaff]")
+FEW = 0.1  # of a set's characters: names and quotations in a foreign script
 
 
-def bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU in per cent (Papineni et al. 2002), as sacrebleu computes it: 13a tokens, exponential smoothing.
+def words_of(references: Sequence[str]) -> str:
+    """sacrebleu's tokenizer for a set of references, by their script: `zh`, `char` or `13a`.
 
-    Raises ValueError without texts.
+    Japanese (which mixes kana and Chinese characters), Thai, Lao, Burmese and Khmer are counted by characters, since a
+    dictionary of their words would be one more thing that a figure depends on; Chinese by characters, with words of
+    other scripts whole. The choice is that of all references together.
     """
-    return float(bleu_of(bleu_rows(predictions, references).sum(0)[None])[0])
+    text = "".join("".join(each.split()) for each in references)
+    if len(UNSPACED.findall(text)) > FEW * len(text):
+        return "char"
+    return "zh" if len(CHINESE.findall(text)) > FEW * len(text) else WORDS
+
+
+def bleu(predictions: Sequence[str], references: Sequence[str], words: str = WORDS) -> float:
+    """Corpus BLEU in per cent (Papineni et al. 2002), as sacrebleu computes it with exponential smoothing.
+
+    `words` is sacrebleu's tokenizer. Raises ValueError without texts.
+    """
+    return float(bleu_of(bleu_rows(predictions, references, words).sum(0)[None])[0])
 
 
 def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -27,13 +46,13 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
     return float(chrf_of(chrf_rows(predictions, references).sum(0)[None])[0])
 
 
-def bleu_rows(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
+def bleu_rows(predictions: Sequence[str], references: Sequence[str], words: str = WORDS) -> np.ndarray:
     """(texts, 10) float64: matching n-grams of order 1 to 4, n-grams of the prediction, words of prediction and reference."""
     import numpy as np
     from sacrebleu.metrics import BLEU
 
     _check(predictions, references)
-    metric = BLEU(effective_order=True)  # which changes a single text's score, not its counts
+    metric = BLEU(effective_order=True, tokenize=words)  # which changes a single text's score, not its counts
     found = [metric.sentence_score(guess, [wanted]) for guess, wanted in zip(predictions, references, strict=True)]
     return np.array([[*text.counts, *text.totals, text.sys_len, text.ref_len] for text in found], dtype=np.float64)
 

@@ -20,12 +20,13 @@ from manta.errors import InputError, MantaError
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.sections.tasks import Task
 from manta.storage import Folder
-from manta.tasks import ANSWERING, TASKS, examples, labels, rows
+from manta.tasks import ANSWERING, COMPARING, TASKS, WINDOWED, examples, labels, rows, seq2seq
 from manta.tasks.conversation import IGNORED, Example
 
 ROWS = 3
 CHARS = 160  # of a field
 HEAD, LEARNT = 8, 24  # tokens shown of a long row: its first ones, and those from the first learnt one on
+NO_CONFIG: seq2seq.Config = {}
 # Reads the tokenizer where PyTorch is not to be found: with it, importing transformers takes several times as long.
 CHILD = "import sys; sys.modules['torch'] = None; from manta.tasks import preview; preview.child()"
 
@@ -83,10 +84,21 @@ def lines(recipe: FinetuneRecipe | TuneRecipe, inputs: Mapping[str, Resolved]) -
     return said
 
 
-def describe(task: Task, example: Example, tokenizer: Any, known: labels.Labels | None) -> list[str]:
-    """Lines about one example: its tokens, the learnt ones in «», and what is learnt of it as a whole."""
+def describe(
+    task: Task, example: Example, tokenizer: Any, known: labels.Labels | None, config: seq2seq.Config = NO_CONFIG
+) -> list[str]:
+    """Lines about one example: its tokens, the learnt ones in «», and what is learnt of it as a whole.
+
+    `config` is the model's config.json, which says whether an encoder and a decoder read apart.
+    """
     module = TASKS[task.name]
+    if task.name in COMPARING:
+        return _sides(module, module.encode(example, tokenizer, task), tokenizer)
     answering = task.name in ANSWERING
+    if seq2seq.teaches(task, config):
+        return _apart(seq2seq.encode(example, tokenizer, task, config, module), tokenizer)
+    if task.name in WINDOWED:
+        return _windows(module.encode(example, tokenizer, task, known), tokenizer)
     made = module.encode(example, tokenizer, task) if answering else module.encode(example, tokenizer, task, known)
     ids, learnt = made.columns["input_ids"], made.columns["labels"]
     along = answering or "labels" in module.PADDED
@@ -107,6 +119,45 @@ def describe(task: Task, example: Example, tokenizer: Any, known: labels.Labels 
     return [*said, f"labels: {', '.join(held) or 'none'} (of {len(named)})"]
 
 
+def _apart(made: labels.Row, tokenizer: Any) -> list[str]:
+    """What the encoder reads, and what the decoder learns."""
+    read, learnt = ([tokenizer.decode([number]) for number in made.columns[name]] for name in ("input_ids", "labels"))
+    cut = ", cut" if made.truncated else ""
+    return [
+        f"{len(read)} tokens{cut}: {_row(read, [None] * len(read))}",
+        f"answer: {len(learnt)} tokens: {_row(learnt, [''] * len(learnt))}",
+    ]
+
+
+def _windows(made: Sequence[labels.Row], tokenizer: Any) -> list[str]:
+    """A line for each window of a context, the answer's tokens in «», and what it learns."""
+    said = []
+    for number, row in enumerate(made, 1):
+        ids, first, last = (row.columns[name] for name in ("input_ids", "start_positions", "end_positions"))
+        span = range(first, last + 1) if first not in (IGNORED, row.columns["none"]) else range(0)
+        marks = ["" if place in span else None for place in range(len(ids))]
+        told = "not learnt: no window holds the whole answer" if first == IGNORED else "answer" if span else "no answer"
+        tokens = _row([tokenizer.decode([token]) for token in ids], marks)
+        said.append(f"window {number} of {len(made)}, {len(ids)} tokens, {told}: {tokens}")
+    return said
+
+
+def _sides(module: Any, made: labels.Row, tokenizer: Any) -> list[str]:
+    """A line for each of the texts that a row holds side by side, without what fills up the shorter ones."""
+    said = []
+    for name, prefix in module.PARTS.items():
+        if (ids := made.columns.get(f"{prefix}input_ids")) is None:
+            continue
+        learnt = made.columns.get(f"{prefix}labels")
+        along = learnt if isinstance(learnt, list) else [IGNORED] * len(ids)
+        marks = [_mark(label, None) for label in along]
+        shown = made.columns.get(f"{prefix}attention_mask") or [mark is not None for mark in marks]
+        length = max((place + 1 for place, there in enumerate(shown) if there), default=len(ids))
+        tokens = [tokenizer.decode([number]) for number in ids[:length]]
+        said.append(f"{name}: {length} tokens: {_row(tokens, marks[:length])}")
+    return [*said, "cut at task.max_tokens"] if made.truncated else said
+
+
 def child() -> None:
     """The other process: a request on stdin, {"lines"} or {"refused"} on stdout."""
     asked = json.load(sys.stdin)
@@ -115,8 +166,12 @@ def child() -> None:
     known = labels.Labels(tuple(given["names"]), tuple(given["counts"]), given["problem"]) if given else None
     answer: dict[str, Any]
     try:
-        tokenizer = labels.tokenizer(Path(asked["model"]))
-        answer = {"lines": [describe(task, example, tokenizer, known) for example in asked["examples"]]}
+        tokenizer = labels.tokenizer(Path(asked["model"]), getattr(TASKS[task.name], "TOKENS", ()))
+        file = Path(asked["model"]) / "config.json"
+        config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else NO_CONFIG
+        if seq2seq.teaches(task, config):
+            seq2seq.check(tokenizer, config)
+        answer = {"lines": [describe(task, example, tokenizer, known, config) for example in asked["examples"]]}
     except MantaError as error:
         answer = {"refused": str(error)}
     json.dump(answer, sys.stdout)

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from manta.artifact import Resolved
-from manta.data.shards import Index, Shard, save_index, write_shard
+from manta.data.shards import LENGTH, MULTIPLE, Index, Shard, save_index, write_shard
 from manta.errors import InputError
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.sections.tasks import RelationsTask
 from manta.storage import Folder
-from manta.tasks import ANSWERING, LABELLING, TASKS, conversation, examples, labels
+from manta.tasks import (
+    ANSWERING,
+    COMPARING,
+    LABELLING,
+    TASKS,
+    WINDOWED,
+    conversation,
+    embedding,
+    encoding,
+    examples,
+    labels,
+    packing,
+    relations,
+    seq2seq,
+)
 from manta.tasks.conversation import IGNORED, Encoded
 from manta.tasks.labels import Labels, Row
 
 ROWS_PER_SHARD = 8192
 NAMED = 12  # labels in a sentence
-MULTIPLE = 8  # row lengths are rounded up to it: vector units like it
 
 Found = dict[str, list[dict[str, Any]]]  # split -> its examples
 
@@ -28,13 +42,18 @@ Found = dict[str, list[dict[str, Any]]]  # split -> its examples
 def check(recipe: FinetuneRecipe | TuneRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for what is wrong with the examples or with the model's tokenizer, before anything starts."""
     model = inputs["model.source"]
+    folder = Folder(model.path if model.kind == "directory" else f"{model.path}/model")
+    packing.check(recipe, None if model.kind == "package" else folder)
     loaded = examples.check(inputs, recipe.data, recipe.task)
-    if recipe.task.name in LABELLING:
-        collect(recipe, chosen(recipe, loaded))
+    collect(recipe, chosen(recipe, loaded))
+    if recipe.task.name in LABELLING or recipe.task.name == "embedding":
         return
     if model.kind == "package":
         return
-    folder = Folder(model.path if model.kind == "directory" else f"{model.path}/model")
+    config = json.loads(folder.read_text("config.json")) if folder.exists("config.json") else {}
+    seq2seq.refuse_unread(recipe.task, config)
+    if seq2seq.reads_apart(config):
+        return
     if not folder.exists("chat_template.jinja") and '"chat_template"' not in folder.read_text("tokenizer_config.json"):
         raise InputError(
             f"model.source = {model.ref!r}: {folder.url} has no chat template, so a question cannot be put to it: "
@@ -49,8 +68,12 @@ def chosen(recipe: FinetuneRecipe | TuneRecipe, loaded: examples.Loaded) -> Foun
 
 def collect(recipe: FinetuneRecipe | TuneRecipe, found: Found) -> Labels | None:
     """The labels of the training examples; None for tasks that answer. Raises InputError for what cannot be learnt."""
+    if recipe.task.name == "embedding":
+        embedding.refuse_mixed([*found["train"], *found["validation"]])
     if recipe.task.name not in LABELLING:
         return None
+    if recipe.task.name in WINDOWED:
+        return labels.ENDS
     task = LABELLING[recipe.task.name]
 
     def named(example: labels.Example) -> list[str]:
@@ -64,6 +87,8 @@ def collect(recipe: FinetuneRecipe | TuneRecipe, found: Found) -> Labels | None:
             "examples of other labels, or raise data.train_rows"
         )
     labels.refuse_unknown(known, found["validation"], named)
+    if isinstance(recipe.task, RelationsTask):
+        relations.refuse_unknown_none(recipe.task, known)
     return known
 
 
@@ -71,29 +96,54 @@ def write(recipe: FinetuneRecipe, inputs: examples.Inputs, model: Path, folder: 
     """Write train/*.parquet and validation/*.parquet below `folder`, labels.json for tasks that label, last shards.json.
 
     Columns are int32, fixed-size lists or single numbers: `input_ids` and what else the task's `encode` gives. Those
-    along the row are padded on the right to seq_len, the length of the longest example; labels are -100 where nothing
-    is to be learnt, and not shifted. `inputs` say where the examples are, `model` is the local Hugging Face directory
-    with the tokenizer. Raises InputError when there is nothing to learn from, a label never occurs in what is learnt, or an
-    example exceeds the model's positions.
+    along the row are padded on the right to seq_len, the length of the longest example, and `length` says what a row
+    holds before that; labels are -100 where nothing is to be learnt, and not shifted. With batch.packing the longest
+    example is the row that several share, and `position_ids` begin anew with each. `inputs` say where the examples are,
+    `model` is the local Hugging Face directory with the tokenizer. Raises InputError when there is nothing to learn from, a
+    label never occurs in what is learnt, or an example exceeds the model's positions.
     """
-    tokenizer = labels.tokenizer(model)
+    more = getattr(TASKS[recipe.task.name], "TOKENS", ())
+    tokenizer = labels.tokenizer(model, more)
+    if more:
+        with folder.staged("tokenizer") as target:
+            tokenizer.save_pretrained(target)
     loaded = examples.load(inputs, recipe.data, recipe.task)
     for doubt in loaded.notes:
         progress.note(doubt)
     found = chosen(recipe, loaded)
     known = collect(recipe, found)
-    encoded = encode(recipe, found, tokenizer, known)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    task, apart = TASKS[recipe.task.name], seq2seq.teaches(recipe.task, config)
+    encoded: dict[str, Any] = (
+        seq2seq.rows_of(found, tokenizer, recipe.task, config, task)
+        if apart
+        else encode(recipe, found, tokenizer, known, loaded.where)
+    )
     report = {split: statistics(rows) for split, rows in encoded.items()}
     seq_len = _row_length(recipe, encoded, model)
-    progress.note(describe(report["train"], seq_len, known), **report["train"])
+    told = TASKS[recipe.task.name].describe(report["train"], seq_len) if recipe.task.name in COMPARING else None
+    target_len = len(encoded["train"][0].columns["labels"]) if apart else None
+    if target_len is not None:
+        told = seq2seq.describe(report["train"], seq_len, target_len)
+    progress.note(told or describe(report["train"], seq_len, known), **report["train"])
     _refuse_empty(report, inputs["data.examples"].path)
     if known is not None:
-        labels.refuse_unlearnt(
-            known, _occurs(encoded["train"], known), "raise task.max_tokens if its words are cut off"
-        )
+        if recipe.task.name in WINDOWED:
+            WINDOWED[recipe.task.name].keep(found["validation"], recipe.task, folder)
+        else:
+            labels.refuse_unlearnt(
+                known, _occurs(encoded["train"], known), "raise task.max_tokens if its words are cut off"
+            )
         labels.save(known, folder)
     pad_id = labels.filler(tokenizer)
-    padded = {"input_ids": pad_id, **getattr(TASKS[recipe.task.name], "PADDED", {"labels": IGNORED})}
+    if recipe.batch.packing:
+        packing.check(recipe, Folder(model))  # which a package's model had not been yet
+        packed = {split: packing.pack(rows, seq_len) for split, rows in encoded.items()}
+        progress.note(packing.told(packed, encoded, seq_len))
+        encoded = packed
+    ids = {name: pad_id for name in encoded["train"][0].columns if name.endswith("input_ids")}
+    usual = packing.PADDED if recipe.batch.packing else {"labels": IGNORED}
+    padded = {**ids, **(seq2seq.PADDED if apart else getattr(task, "PADDED", usual))}
     splits = {split: _write_split(folder, split, rows, seq_len, padded) for split, rows in encoded.items()}
     folder.write_text("report.json", json.dumps(report, indent=2) + "\n")
     index = Index(
@@ -105,19 +155,27 @@ def write(recipe: FinetuneRecipe, inputs: examples.Inputs, model: Path, folder: 
         splits=splits,
         layout="examples",
         columns=tuple(encoded["train"][0].columns),
+        padded=tuple(name for name in encoded["train"][0].columns if name in padded),
+        target_len=target_len,
     )
     save_index(folder, index)
 
 
 def encode(
-    recipe: FinetuneRecipe, found: Found, tokenizer: Any, known: Labels | None
+    recipe: FinetuneRecipe,
+    found: Found,
+    tokenizer: Any,
+    known: Labels | None,
+    where: Callable[[labels.Example], str] = labels.shown,
 ) -> dict[str, list[Encoded] | list[Row]]:
-    """All examples of both splits as the task's rows."""
+    """All examples of both splits as the task's rows. Raises InputError that says `where` those are that cannot be used."""
     task = TASKS[recipe.task.name]
     if recipe.task.name in ANSWERING:
         conversation.end_token(tokenizer)  # refuses a template whose answers have no end
+    if recipe.task.name not in LABELLING:
         return {split: [task.encode(each, tokenizer, recipe.task) for each in some] for split, some in found.items()}
-    return {split: [task.encode(each, tokenizer, recipe.task, known) for each in some] for split, some in found.items()}
+    assert known is not None
+    return {split: encoding.rows_of(recipe.task, some, tokenizer, known, where) for split, some in found.items()}
 
 
 def statistics(rows: Sequence[Encoded] | Sequence[Row]) -> dict[str, Any]:
@@ -137,6 +195,10 @@ def describe(figures: dict[str, Any], seq_len: int, known: Labels | None = None)
     """The statistics of a split in a sentence."""
     begin = f"{figures['rows']:,} training rows of at most {seq_len} tokens; "
     end = f", {figures['truncated_share']:.1%} of the examples are cut"
+    if known == labels.ENDS:
+        return (
+            f"{begin}windows of contexts, {figures['truncated_share']:.1%} of them with an answer that none holds whole"
+        )
     if known is None:
         return f"{begin}{figures['trained_share']:.1%} of {figures['tokens']:,} tokens are learnt{end}"
     names = ", ".join(known.names[:NAMED]) + ", ..." * (len(known.names) > NAMED)
@@ -165,9 +227,17 @@ def stacked(rows: Sequence[Encoded] | Sequence[Row], seq_len: int, padded: dict[
     }
 
 
+def lengths(rows: Sequence[Any], padded: Mapping[str, int]) -> Any:
+    """What each row holds before it is filled up, the longest of its columns: int32 (rows,)."""
+    import numpy as np
+
+    along = [name for name in rows[0].columns if name in padded]
+    return np.array([max(len(row.columns[name]) for name in along) for row in rows], dtype=np.int32)
+
+
 def _labels_of(row: Encoded | Row) -> list[int]:
     """The labels of a row as a list, a single one too."""
-    found = row.columns["labels"]
+    found = row.columns["labels" if "labels" in row.columns else "start_positions"]
     return found if isinstance(found, list) else [found]
 
 
@@ -193,7 +263,9 @@ def _write_split(
 ) -> tuple[Shard, ...]:
     shards = []
     for number, start in enumerate(range(0, len(rows), ROWS_PER_SHARD)):
-        columns = stacked(rows[start : start + ROWS_PER_SHARD], seq_len, padded)
+        part = rows[start : start + ROWS_PER_SHARD]
+        columns = stacked(part, seq_len, padded)
+        columns[LENGTH] = lengths(part, padded)
         shards.append(write_shard(folder, f"{split}/{number:05d}.parquet", columns))
     return tuple(shards)
 
@@ -201,7 +273,8 @@ def _write_split(
 def _row_length(recipe: FinetuneRecipe, encoded: dict[str, list[Encoded] | list[Row]], model: Path) -> int:
     longest = max((len(row.columns["input_ids"]) for rows in encoded.values() for row in rows), default=0)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    learnt = None if seq2seq.reads_apart(config) else config.get("n_positions")  # T5's are relative, whatever it names
+    positions = config.get("max_position_embeddings") or learnt
     if positions is not None and longest > positions:
         setting = "max_input_tokens" if hasattr(recipe.task, "max_input_tokens") else "max_tokens"
         raise InputError(

@@ -44,6 +44,8 @@ def share(count: int, fraction: float) -> int:
 def question(example: Example) -> Any:
     """What an example asks, which decides its side: its input, its messages up to the first answer, its text or texts,
     its tokens; of a question about a context the context, whose other questions would give it away."""
+    if "chosen" in example:
+        return example.get("messages", example.get("input"))
     if "messages" in example:
         roles = [message["role"] for message in example["messages"]]
         return example["messages"][: roles.index("assistant")]

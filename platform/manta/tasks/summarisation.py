@@ -9,10 +9,17 @@ from manta.sections.tasks import SummarisationTask
 from manta.tasks import conversation
 from manta.tasks.conversation import Encoded, Example, Message
 from manta.tasks.fields import Field
-from manta.tasks.scores import exact_match, mean, rouge_l, token_f1
+from manta.tasks.scores import exact_match, mean, rouge_l, rouge_n, token_f1
 
 FIELDS = (Field("input", "text"), Field("target", "text"))
+FIGURES = ("score", "rouge_1", "rouge_2", "token_f1", "exact_match")  # of `score`
 INSTRUCTION = "Summarise in one sentence:\n\n"
+
+
+def prefix(settings: SummarisationTask) -> str:
+    """What T5 was taught to read before a text (arXiv:1910.10683, appendix D)."""
+    del settings
+    return "summarize: "
 
 
 def format(example: Example) -> list[Message]:
@@ -47,10 +54,10 @@ def max_new_tokens(settings: SummarisationTask) -> int:
 
 
 def encode(example: Example, tokenizer: Any, settings: SummarisationTask) -> Encoded:
-    """Token ids and labels; only the summary and its end token are scored.
+    """Token ids and labels for a decoder; only the summary and its end token are scored.
 
     Input and target are cut to the settings' lengths. A target that was cut is not given an end token: the model must
-    not learn to stop in mid-sentence.
+    not learn to stop in mid-sentence. Models with an encoder learn `seq2seq.encode`'s rows.
     """
     text, input_cut = conversation.cut(example["input"], tokenizer, settings.max_input_tokens)
     target, target_cut = conversation.cut(example["target"], tokenizer, settings.max_target_tokens)
@@ -61,10 +68,12 @@ def encode(example: Example, tokenizer: Any, settings: SummarisationTask) -> Enc
 
 
 def score(predictions: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Means in per cent: "score" is ROUGE-L F1, beside token F1 and the share of exact matches."""
+    """Means in per cent: "score" is ROUGE-L F1, beside ROUGE-1 and ROUGE-2, token F1 and the share of exact matches."""
     pairs = list(zip(predictions, references, strict=True))
     return {
         "score": 100 * mean(rouge_l(prediction, wanted) for prediction, wanted in pairs),
+        "rouge_1": 100 * mean(rouge_n(prediction, wanted, 1) for prediction, wanted in pairs),
+        "rouge_2": 100 * mean(rouge_n(prediction, wanted, 2) for prediction, wanted in pairs),
         "token_f1": 100 * mean(token_f1(prediction, wanted) for prediction, wanted in pairs),
         "exact_match": 100 * mean(exact_match(prediction, wanted) for prediction, wanted in pairs),
     }

@@ -11,10 +11,11 @@ from manta.errors import StageFailed
 from manta.objectives import detach
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.resources import TrainResources
+from manta.sections.tasks import EmbeddingTask
 from manta.storage import Folder
 from manta.tasks.conversation import stop_at_end
 from manta.tasks.labels import store_input_names
-from manta.train import checkpoint
+from manta.train import checkpoint, sentences
 from manta.train.job import Job
 
 # Everything but the weights that makes a Hugging Face directory usable by itself.
@@ -54,7 +55,10 @@ def _write_parts(parts: dict[str, Any], job: Job, folder: Folder) -> None:
                         shutil.copyfile(path, target / path.name)
                     if job.labels is not None:
                         store_input_names(target)
-                    elif isinstance(job.recipe, FinetuneRecipe):
+                    elif isinstance(job.recipe, FinetuneRecipe) and isinstance(job.recipe.task, EmbeddingTask):
+                        store_input_names(target)
+                        sentences.write(target, job.recipe.task.max_tokens)
+                    elif isinstance(job.recipe, FinetuneRecipe) and job.objective.name != "denoising":
                         stop_at_end(target)
 
 

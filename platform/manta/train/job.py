@@ -30,6 +30,7 @@ class Job:
     mailbox: Any  # cluster.relay's actor
     labels: Labels | None = None  # of a task that labels
     head: dict[str, Any] | None = None  # what config.json is to say of its head
+    tokens: int | None = None  # that embeddings must have rows for, where the task brings tokens of its own
 
 
 def model_of(job: Job, note: Callable[[str], Any]) -> Any:
@@ -45,6 +46,9 @@ def model_of(job: Job, note: Callable[[str], Any]) -> Any:
     assert job.source is not None
     with Folder(job.source).local() as path:
         model = load(path, job.recipe.optimizer.precision, job.objective.name, job.recipe.seed, note, job.head)
+    if job.tokens is not None and model.get_input_embeddings().num_embeddings < job.tokens:
+        _grow(model, job.tokens, job.recipe.seed)
+        note(f"the embeddings have {job.tokens} rows now, for the tokens that the task brings")
     if isinstance(job.recipe, FinetuneRecipe):
         from manta import adapt
 
@@ -52,3 +56,12 @@ def model_of(job: Job, note: Callable[[str], Any]) -> Any:
         model = adapt.apply(model, job.recipe.adapt)
         note(adapt.describe(model))
     return attach(job.objective, model, job.recipe.seed)
+
+
+def _grow(model: Any, tokens: int, seed: int) -> None:
+    """New rows of the embeddings start as all did, from the seed."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(tokens, mean_resizing=False)

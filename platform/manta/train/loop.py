@@ -23,7 +23,16 @@ from manta.train.saving import Checkpoints
 from manta.train.schedule import learning_rate
 from manta.train.watchdog import Watchdog
 
-FIGURES = ("loss", "perplexity", "score", "accuracy", "macro_f1")  # of the last validation, for the manifest
+FIGURES = (
+    "loss",
+    "perplexity",
+    "score",
+    "accuracy",
+    "macro_f1",
+    "exact_match",
+    "margin",
+    "mrr",
+)  # of the last validation, for the manifest
 
 
 def worker(job: Job) -> dict[str, Any]:
@@ -83,7 +92,8 @@ def train(job: Job) -> dict[str, Any]:
     if metrics:
         taken = {"process_s": process_s, "build_s": built - entered, "load_s": time.monotonic() - built}
         metrics.add("start", step, **{name: round(seconds, 3) for name, seconds in taken.items()})
-    moving = False
+    moving, tokens_before = False, int(metrics.last["train"]["tokens"]) if metrics and step else 0
+    trained_tokens = tokens_before
 
     while step < job.feed.steps and not stopping and not course.exhausted:
         assert ahead is not None
@@ -107,6 +117,7 @@ def train(job: Job) -> dict[str, Any]:
         elapsed = time.monotonic() - began
         trained_seconds += elapsed
         tokens = batch["input_ids"].size * resources.workers
+        trained_tokens += tokens
         if metrics:
             speed, wait = tokens / elapsed, (ahead.waited - waited) / elapsed
             smooth = pace.add(tokens, elapsed)
@@ -117,7 +128,7 @@ def train(job: Job) -> dict[str, Any]:
                 loss=loss,
                 lr=lr,
                 grad_norm=norm,
-                tokens=step * tokens,
+                tokens=trained_tokens,
                 tokens_per_s=round(speed, 1),
                 data_wait_share=round(wait, 4),
                 **({} if used is None else {"mfu": round(used, 4)}),
@@ -147,7 +158,9 @@ def train(job: Job) -> dict[str, Any]:
             load_best(engine, folder, course.spared, rank, resources)
         export(job, engine, model, folder)
     if metrics and finished:
-        figures |= _figures(step, metrics.last, model, resumed_from, trained_seconds, time.monotonic() - started)
+        figures |= _figures(step, metrics.last, model, resumed_from, time.monotonic() - started)
+        if trained_seconds:
+            figures["tokens_per_second"] = round((trained_tokens - tokens_before) / trained_seconds, 1)
         figures |= course.figures()
     if metrics:
         metrics.close()
@@ -177,20 +190,16 @@ def _figures(
     last: dict[str, dict[str, Any]],
     model: Any,
     resumed_from: int,
-    trained_seconds: float,
     seconds: float,
 ) -> dict[str, Any]:
-    tokens = int(last["train"]["tokens"])
     figures: dict[str, Any] = {
         "steps": steps,
-        "tokens": tokens,
+        "tokens": int(last["train"]["tokens"]),
         "final_loss": last["train"]["loss"],
         "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
         "resumed_from_step": resumed_from,
         "seconds": round(seconds, 2),
     }
-    if trained_seconds:
-        figures["tokens_per_second"] = round(tokens * (steps - resumed_from) / steps / trained_seconds, 1)
     if "validation" in last:
         figures |= {f"validation_{name}": last["validation"][name] for name in FIGURES if name in last["validation"]}
     return figures

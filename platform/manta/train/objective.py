@@ -8,16 +8,37 @@ from manta.errors import InputError
 from manta.models import classes
 from manta.models.families import Kind
 from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
-from manta.sections.objective import Clm, Objective, SequenceLabels, TokenLabels
-from manta.sections.tasks import ClassificationTask, TaggingTask
+from manta.sections.objective import (
+    AnswerSpan,
+    Clm,
+    Contrast,
+    Denoising,
+    Objective,
+    Preference,
+    SequenceLabels,
+    TokenLabels,
+)
+from manta.sections.tasks import (
+    AnsweringTask,
+    ClassificationTask,
+    EmbeddingTask,
+    PreferenceTask,
+    RelationsTask,
+    TaggingTask,
+)
 from manta.tasks.labels import Labels
 
 # task -> the kinds of models that it can be taught to.
 SUITED: dict[str, tuple[Kind, ...]] = {
-    "summarisation": ("decoder",),
+    "summarisation": ("decoder", "encoder_decoder"),
+    "translation": ("decoder", "encoder_decoder"),
     "chat": ("decoder",),
     "classification": ("encoder", "decoder"),
     "tagging": ("encoder",),
+    "relations": ("encoder", "decoder"),
+    "answering": ("encoder",),
+    "preference": ("decoder",),
+    "embedding": ("encoder",),
 }
 KINDS_SAID: dict[Kind, str] = {
     "encoder": "an encoder, such as one of type bert",
@@ -43,11 +64,18 @@ def objective_of(
             f"task.name = {task.name!r} is taught to {' or '.join(KINDS_SAID[each] for each in SUITED[task.name])}: choose "
             "another model.source"
         )
-    found: Objective = Clm(name="clm")
-    if isinstance(task, ClassificationTask):
+    found: Objective = Denoising(name="denoising") if kind == "encoder_decoder" else Clm(name="clm")
+    if isinstance(task, ClassificationTask | RelationsTask):
         weights = labels.balanced() if labels is not None and task.class_weights == "balanced" else None
-        found = SequenceLabels(name="sequence_labels", several=task.several, weights=weights)
+        several = isinstance(task, ClassificationTask) and task.several
+        found = SequenceLabels(name="sequence_labels", several=several, weights=weights)
+    elif isinstance(task, AnsweringTask):
+        found = AnswerSpan(name="spans")
     elif isinstance(task, TaggingTask):
         found = TokenLabels(name="token_labels")
+    elif isinstance(task, PreferenceTask):
+        found = Preference(name="preference", beta=task.beta, label_smoothing=task.label_smoothing)
+    elif isinstance(task, EmbeddingTask):
+        found = Contrast(name="contrast", group=task.group, temperature=task.temperature)
     classes.suited(config, found.name)  # refuses types that have no such head
     return found

@@ -32,12 +32,16 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     if isinstance(recipe, FinetuneRecipe):
         from manta.models import load
         from manta.tasks import rows
+        from manta.train import comparing
         from manta.train.objective import objective_of
 
-        _check_early_stop(recipe)
+        chosen = inputs["model.source"]  # a package is unpacked later, and checked then
+        known = None if chosen.kind == "package" else load.model_config(load.model_url(chosen))
+        _check_early_stop(recipe, known or {})
+        comparing.check_groups(recipe.task, recipe.resources)
         rows.check(recipe, dict(inputs))
-        if inputs["model.source"].kind != "package":  # which is unpacked later, and checked then
-            objective_of(recipe, load.model_config(load.model_url(inputs["model.source"])))
+        if known is not None:
+            objective_of(recipe, known)
         if recipe.batch.samples is not None:
             schedule.accumulation(recipe.batch.samples, recipe.resources)
         return
@@ -72,14 +76,16 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
         raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
 
 
-def _check_early_stop(recipe: FinetuneRecipe) -> None:
+def _check_early_stop(recipe: FinetuneRecipe, config: Mapping[str, Any]) -> None:
     """Refuse a figure that the validation will not have, and a score that is to be as low as possible."""
-    from manta.tasks import LABELLING
+    from manta.tasks import TASKS
+    from manta.train import asking
 
     if (early := recipe.early_stop) is None:
         return
-    scores = LABELLING[recipe.task.name].SCORES if recipe.task.name in LABELLING else ()
-    known = ("loss", *(scores or ("perplexity",)))
+    answered = asking.figures_of(recipe, config)
+    scores = getattr(TASKS[recipe.task.name], "SCORES", answered)
+    known = ("loss", *(scores if scores != answered else ("perplexity", *answered)))
     if early.figure not in known:
         raise InputError(
             f"early_stop.figure = {early.figure!r} is not measured for task.name = {recipe.task.name!r}: choose one of {', '.join(known)}"
@@ -108,6 +114,8 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     resources = recipe.resources
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+    if isinstance(recipe, FinetuneRecipe) and recipe.task.name == "preference":
+        _ask_before(recipe, draft, progress)
     with cluster.relay(progress) as mailbox:
         job = make_job(recipe, draft, mailbox, progress)
         while (figures := _fit(job, progress)).pop("moving", False):
@@ -125,9 +133,9 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
 
 def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress) -> Any:
     """What the workers are told, a `manta.train.job.Job`. Writes the rows of a task below the draft's folder."""
-    from manta.data import views
+    from manta.data import grouping, views
     from manta.data.shards import load_index
-    from manta.data.stream import Feed
+    from manta.data.stream import Feed, padding_share
     from manta.models import load, presets
     from manta.tasks import labels
     from manta.train.job import Job
@@ -136,9 +144,11 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
     source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
     if isinstance(recipe, FinetuneRecipe):
         assert source is not None
-        where, tokenizer = _task_rows(recipe, draft, source, progress), source
+        where = _task_rows(recipe, draft, source, progress)
+        grown = Folder(where).exists("tokenizer/tokenizer_config.json")  # by tokens that the task brings
+        tokenizer = f"{where}/tokenizer" if grown else source
     else:
-        where = draft.inputs["data.shards"].path
+        where, grown = draft.inputs["data.shards"].path, False
         tokenizer = source or f"{where}/tokenizer"
     index = load_index(where)
     rows = schedule.batch_rows(recipe.batch, index.seq_len)
@@ -151,7 +161,9 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
     objective = objective_of(recipe, found, known)
     head = None
     if known is not None:  # decoders find a row's last token by what fills it up
-        head = known.config() | ({} if found.get("pad_token_id") is not None else {"pad_token_id": index.pad_id})
+        head = labels.head_of(known, found) | (
+            {} if found.get("pad_token_id") is not None else {"pad_token_id": index.pad_id}
+        )
     view = (
         views.of(recipe.objective, index, Folder(where) / "tokenizer") if isinstance(recipe, PretrainRecipe) else None
     )
@@ -162,7 +174,12 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
         steps=schedule.planned_steps(recipe.stop, rows, index.epoch_rows(), index.seq_len),
         seed=recipe.seed,
         view=view,
+        trim=grouping.trim_of(
+            index.padded, index.seq_len, getattr(recipe.batch, "grouping", "none") == "length", recipe.resources.compile
+        ),
     )
+    if feed.trim is not None:
+        progress.note(f"{padding_share(feed):.1%} of the tokens that the first epoch's steps work on are padding")
     return Job(
         recipe=recipe,
         objective=objective,
@@ -176,6 +193,7 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
         mailbox=mailbox,
         labels=known,
         head=head,
+        tokens=index.vocab_size if grown else None,
     )
 
 
@@ -183,9 +201,10 @@ def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any) -
     """Of the tokens that training counts, those that an encoder or a decoder reads."""
     from manta.models import classes, formulas
 
-    target = index.noise.target_len if index.noise else index.seq_len
+    target = index.noise.target_len if index.noise else index.target_len or index.seq_len
     scored = objective.mask_fraction if isinstance(objective, Masking) else 1.0
-    return formulas.flops_per_token(classes.suited(config, objective.name), index.seq_len, target, scored)
+    sides = sum(column.endswith("input_ids") for column in index.columns)  # texts that a row holds side by side
+    return sides * formulas.flops_per_token(classes.suited(config, objective.name), index.seq_len, target, scored)
 
 
 def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress) -> str:
@@ -197,6 +216,15 @@ def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Prog
         with Folder(source).local() as model:
             rows.write(recipe, draft.inputs, Path(model), folder, progress)
     return folder.url
+
+
+def _ask_before(recipe: FinetuneRecipe, draft: Draft, progress: Progress) -> None:
+    """What the model says of the task's pairs before it is trained, stored beside their rows."""
+    from manta.models import load
+    from manta.train import reference
+
+    source = load.model_url(draft.inputs["model.source"])
+    reference.store(recipe, Folder(_task_rows(recipe, draft, source, progress)), source, progress)
 
 
 def _fit(job: Any, progress: Progress) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from manta.data import grouping
 from manta.data.shards import load_index
-from manta.data.stream import viewed
+from manta.data.stream import lengths, take, viewed
 from manta.objectives import NOT_SCORED, loss_of
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.storage import Folder
-from manta.tasks import LABELLING
-from manta.train import samples
+from manta.tasks import COMPARING, LABELLING, WINDOWED
+from manta.train import asking, comparing, samples
 from manta.train.job import Job
 
 # Columns that say what is scored.
@@ -24,13 +25,16 @@ SCORED = {"labels", "predecessor_labels", "next_sentence_label", "start_position
 
 def rows_of(job: Job, rank: int) -> dict[str, np.ndarray]:
     """This rank's rows of the validation split, int32 (rows, ...), as many on each rank: what lacks is not scored."""
-    index, resources = load_index(job.feed.shards), job.recipe.resources
+    index = load_index(job.feed.shards)
     total = _total(job)
     if total == 0:
         return {}
-    share = math.ceil(total / resources.workers)
+    share = comparing.each_rank(total, job)
     mine = np.arange(rank * share, (rank + 1) * share)
     rows = viewed(job.feed, index, "validation", np.minimum(mine, total - 1))
+    if (trim := job.feed.trim) is not None:  # to the longest of all ranks' rows
+        width = int(grouping.width_of(lengths(job.feed.shards, "validation")[:total].max(), trim.widths))
+        rows |= {name: np.ascontiguousarray(rows[name][:, :width]) for name in trim.columns}
     rows.setdefault("labels", rows["input_ids"].copy())
     for name in SCORED & rows.keys():
         rows[name][mine >= total] = NOT_SCORED
@@ -39,29 +43,40 @@ def rows_of(job: Job, rank: int) -> dict[str, np.ndarray]:
 
 def _total(job: Job) -> int:
     """Validation rows of all ranks that are scored."""
-    return min(load_index(job.feed.shards).rows("validation"), job.recipe.evaluate.max_rows)
+    index = load_index(job.feed.shards)
+    there = index.rows("validation")
+    total = min(there, job.recipe.evaluate.max_rows)
+    if total and isinstance(job.recipe, FinetuneRecipe) and job.recipe.task.name in WINDOWED:
+        # To the end of the example that the last row belongs to: one is scored whole or not at all.
+        following = (
+            take(job.feed.shards, index, "validation", np.arange(total, there), ("window",)) if total < there else {}
+        )
+        begins = np.flatnonzero(following["window"] == 0) if following else []
+        total = total + int(begins[0]) if len(begins) else there
+    return total
 
 
 def measure(
-    engine: Any, rows: dict[str, np.ndarray], parts: tuple[str, ...], judge: Judge | None = None
+    engine: Any, rows: dict[str, np.ndarray], parts: tuple[str, ...], judge: Judges | None = None
 ) -> dict[str, Any]:
     """Mean loss (nats) over the validation rows of all ranks, of each part where there are several; perplexity, tokens.
 
-    With a judge the task's scores and the number of rows scored, and no perplexity. All ranks call it, and all get the
-    same figures.
+    With a judge the task's scores and the number of rows scored, and no perplexity but where the model answers with
+    text. All ranks call it, and all get the same figures.
     """
     logits: list[Any] = []
-    sums, scored = engine.evaluate(rows, judge.keeping(logits) if judge else None)
+    asker, looks_on = (judge, None) if isinstance(judge, asking.Asker) else (None, judge)
+    sums, scored = engine.evaluate(rows, looks_on.keeping(logits) if looks_on else None)
     both = engine.total([*sums, *scored])
     means = [
         total / count if count else 0.0 for total, count in zip(both[: len(parts)], both[len(parts) :], strict=True)
     ]
-    if judge is not None:
-        return {"loss": sum(means), **judge.figures(logits, rows)}
+    if looks_on is not None:
+        return {"loss": sum(means), **looks_on.figures(logits, rows)}
     figures = {"loss": sum(means), "perplexity": math.exp(min(means[0], 700.0)), "tokens": int(both[len(parts)])}
     if len(parts) > 1:
         figures |= {f"loss_{part}": mean for part, mean in zip(parts, means, strict=True)}
-    return figures
+    return figures | (asker.figures(engine.engine.module) if asker else {})
 
 
 class Judge:
@@ -75,13 +90,17 @@ class Judge:
         self.rows = _total(job)
         share = math.ceil(self.rows / job.recipe.resources.workers)
         self.mine = max(0, min(share, self.rows - rank * share))  # those behind them only fill up the rank's share
+        self.kept = self.task.kept(Folder(job.feed.shards)) if self.settings.name in WINDOWED else None
 
     def keeping(self, logits: list[Any]) -> Callable[..., Any]:
         """The objective, which also adds its logits to the list."""
         return functools.partial(self.loss, keep=logits)
 
     def figures(self, logits: list[Any], rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The scores over the rows of all ranks, in their order; raises RuntimeError unless each is scored once."""
+        """The scores over the rows of all ranks, in their order; raises RuntimeError unless each is scored once.
+
+        "rows" are examples, of which each may have several rows.
+        """
         import torch
 
         found = torch.cat(logits).numpy()  # (rows, ...)
@@ -95,11 +114,23 @@ class Judge:
         predictions, wanted = ([each for part in everybody for each in part[side]] for side in (0, 1))
         if len(predictions) != self.rows:
             raise RuntimeError(f"{len(predictions)} of {self.rows} validation rows were scored")
+        if self.kept is not None:
+            contexts, right = self.kept
+            predictions, _ = self.task.joined(predictions, contexts, self.settings)
+            wanted = right[: len(predictions)]
         return {"rows": len(predictions), **self.task.score(predictions, wanted)}
 
 
-def judge_of(job: Job, rank: int) -> Judge | None:
-    """The judge of a job whose task labels; None for others."""
+Judges = Judge | comparing.Judge | asking.Asker
+
+
+def judge_of(job: Job, rank: int) -> Judges | None:
+    """The judge of a job whose task labels or compares, or whose model answers while it trains; None for others."""
+    if job.objective.name == "denoising" and isinstance(job.recipe, FinetuneRecipe):
+        asks = asking.figures_of(job.recipe, {"is_encoder_decoder": True}) and _total(job)
+        return asking.Asker(job, rank, _total(job)) if asks else None
+    if isinstance(job.recipe, FinetuneRecipe) and job.recipe.task.name in COMPARING:
+        return comparing.Judge(job, rank, _total(job))
     return Judge(job, rank) if job.labels is not None else None
 
 

@@ -20,15 +20,16 @@ def synonyms(job: Job, settings: Synonyms, generator: Any, where: str) -> str:
     """
     known = dictionary.read(settings.path, f"{where}.path") if settings.path else wordnet.read(where)
     found, gaps = spans.apart(job.text, job.language)
-    candidates = [(at, fitting) for at in range(len(found)) if (fitting := _fitting(known, found, at))]
+    candidates = [(at, others) for at in range(len(found)) if (others := fitting(known, found, at))]
     wanted = portion(settings.rate, len(found))
     for number in picked(generator, len(candidates), wanted):
-        at, fitting = candidates[number]
-        found[at] = fitting[int(generator.integers(len(fitting)))]
+        at, others = candidates[number]
+        found[at] = others[int(generator.integers(len(others)))]
     return spans.together(found, gaps)
 
 
-def _fitting(known: dictionary.Dictionary, found: list[str], at: int) -> tuple[str, ...]:
+def fitting(known: dictionary.Dictionary, found: list[str], at: int) -> tuple[str, ...]:
+    """The synonyms of the word at a place; after `a` and `an` those alone that fit the article."""
     others = known.get(found[at], ())
     if others and at and found[at - 1].lower() in ("a", "an"):
         begins = found[at][0] in VOWELS

@@ -30,7 +30,11 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "sequence_labels": ("encoder", "decoder"),
     "token_labels": ("encoder",),
     "spans": ("encoder",),
+    "preference": ("decoder",),
+    "contrast": ("encoder",),
 }
+# Objectives that no recipe names: part of compressing, or of a task that fine-tuning teaches.
+IMPLIED = {"distillation", "preference", "contrast", *HEADS}
 WORDS: dict[Kind, str] = {"decoder": "decoder", "encoder": "encoder", "encoder_decoder": "encoder-decoder"}
 
 
@@ -54,8 +58,7 @@ def mismatch(name: str, kind: Kind, objective: str) -> InputError:
             f"model.source is of type {name!r}, and what the task trains, a head for {HEADS[objective]}, goes on models of type "
             f"{', '.join(families)} and those like them: choose another model.source"
         )
-    # Distillation is part of compressing, no choice of a recipe for training; heads follow from a task.
-    objectives = [known for known, kinds in KINDS.items() if kind in kinds and known not in {"distillation", *HEADS}]
+    objectives = [known for known, kinds in KINDS.items() if kind in kinds and known not in IMPLIED]
     trained = " and ".join(f"{WORDS[known]}s" for known in KINDS[objective])
     return InputError(
         f"objective.name = {objective!r} trains {trained}, and a model of type {name!r} is no such: set "

@@ -16,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PAIRS = "BertForPreTraining"
 TEXTS, WORDS, ANSWERS = "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"
+BARE = "BertModel"  # whose vectors are compared
 
 
 def config(sizes: dict[str, Any], special: dict[str, int | None]) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def shape(config: Config) -> Shape:
     table = config["vocab_size"] * hidden
     looked_up = (config["max_position_embeddings"] + config.get("type_vocab_size", 2)) * hidden
     labelling = any(headed(config, head) for head in (TEXTS, WORDS, ANSWERS))
-    if labelling or not config.get("tie_word_embeddings", True):
+    bare = headed(config, BARE)
+    if labelling or bare or not config.get("tie_word_embeddings", True):
         looked_up += table
     if PAIRS in (config.get("architectures") or []):
         looked_up += hidden * hidden + hidden + 2 * hidden + 2  # sees a row's first token only
@@ -52,6 +54,9 @@ def shape(config: Config) -> Shape:
             looked_up += hidden * hidden + hidden + output  # sees a row's first token only
         else:
             head += output
+    if bare:
+        vocab, head = 0, 2 * hidden
+        looked_up += hidden * hidden + hidden  # the pooler, which nothing uses
     return Shape(
         main=Stack(
             layers=config["num_hidden_layers"],
@@ -82,6 +87,7 @@ FAMILY = Family(
         "sequence_labels": f"Bert{TEXTS}",
         "token_labels": f"Bert{WORDS}",
         "spans": f"Bert{ANSWERS}",
+        "contrast": BARE,
     },
     presets=PRESETS,
     default="bert-mini",

@@ -66,6 +66,7 @@ FAMILY = Family(
     architectures={
         "clm": "GPT2LMHeadModel",
         "distillation": "GPT2LMHeadModel",
+        "preference": "GPT2LMHeadModel",
         "sequence_labels": "GPT2ForSequenceClassification",
     },
     presets=PRESETS,

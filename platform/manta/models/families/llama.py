@@ -74,6 +74,7 @@ FAMILY = Family(
     architectures={
         "clm": "LlamaForCausalLM",
         "distillation": "LlamaForCausalLM",
+        "preference": "LlamaForCausalLM",
         "sequence_labels": "LlamaForSequenceClassification",
     },
     presets=PRESETS,

@@ -51,7 +51,7 @@ def shape(config: Config) -> Shape:
 
 FAMILY = Family(
     kind="decoder",
-    architectures={"clm": "LSTMForCausalLM", "distillation": "LSTMForCausalLM"},
+    architectures=dict.fromkeys(("clm", "distillation", "preference"), "LSTMForCausalLM"),
     presets=PRESETS,
     default="lstm-10m",
     positions=(),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from manta.tasks.fields import EXCHANGE, Field
+from manta.tasks.reading import preferences
 from manta.tasks.reading.conversations import KEYS
 from manta.tasks.reading.found import Complaint, File, Unreadable
 
@@ -31,7 +32,8 @@ def read(data: bytes, fields: Sequence[Field], columns: Mapping[str, str]) -> Fi
 
 def _useful(fields: Sequence[Field], columns: Mapping[str, str]) -> set[str]:
     wanted = {columns.get(field.name, field.name) for field in (*fields, *EXCHANGE)}
-    return wanted | (KEYS if any(field.kind == "messages" for field in fields) else set())
+    told = {"messages": KEYS, "prompt": preferences.KEYS}
+    return wanted.union(*(told.get(field.kind, set()) for field in fields))
 
 
 def _values(column: Any, names: list[str] | None) -> list[Any]:

@@ -36,6 +36,8 @@ def _lacking(fields: Sequence[Field], record: dict[str, Any]) -> set[str]:
 
 
 def _listed(wanted: list[str]) -> str:
+    if "chosen" in wanted:
+        return f"messages or {EXCHANGE[0].name}, and {' and '.join(name for name in wanted if name != 'messages')}"
     exchange = " and ".join(field.name for field in EXCHANGE)
     return f"messages, or {exchange}" if "messages" in wanted else " and ".join(wanted)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from manta.tasks.fields import Field, complaint, shape
+from manta.tasks.reading import preferences
 from manta.tasks.reading.conversations import plain
 from manta.tasks.reading.found import Complaint
 
@@ -35,6 +36,8 @@ def opened(raw: Any, fields: Sequence[Field], columns: Mapping[str, str], *, cel
     if not isinstance(raw, dict):
         return Complaint(f"is not an object but {type(raw).__name__}")
     record = _renamed(raw, columns) if columns else raw
+    if any(field.kind == "prompt" for field in fields):
+        return preferences.plain({name: _turns(value) for name, value in record.items()} if cells else record)
     if not any(field.kind == "messages" for field in fields):
         return record
     if cells:
@@ -56,7 +59,7 @@ def _formed(field: Field, value: Any, cells: bool) -> Any:
         return str(value)
     if field.kind == "labels" and isinstance(value, list):
         return [str(item) if type(item) is int else item for item in value]
-    return _answers(value) if field.kind == "answers" else value
+    return _answers(value) if field.kind in ("answers", "some_answers") else value
 
 
 def _cell(field: Field, text: str) -> Any:
@@ -71,6 +74,14 @@ def _cell(field: Field, text: str) -> Any:
     if field.kind == "labels":
         return [part.strip() for part in text.split("|")] if text.strip() else []
     return text
+
+
+def _turns(value: Any) -> Any:
+    """A text that is a JSON list of turns, or one turn, as such; anything else, other JSON too, as it is."""
+    found = _json(value)
+    turns = found if isinstance(found, list) else [found]
+    known = [isinstance(turn, dict) and bool(turn.keys() & {"role", "from"}) for turn in turns]
+    return found if known and all(known) else value
 
 
 def _json(value: Any) -> Any:

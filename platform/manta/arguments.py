@@ -1,0 +1,231 @@
+"""The command line of `manta`: its commands, their options and what help says of them; builds a parser, does nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from manta import __version__, commands
+
+STAGES = {
+    "prepare": "documents -> cleaned, deduplicated, tokenised, packed shards",
+    "pretrain": "shards -> a model from scratch (or from weights)",
+    "finetune": "a model and examples -> a tuned model",
+    "tune": "many fine-tunings -> the best of them",
+    "compress": "a model -> a smaller, faster one",
+    "evaluate": "a model -> scores, recovery against its base, and the gate's verdict",
+}
+FEW_WORDS = ("finetune", "evaluate")  # stages that go without a recipe file
+METHODS = ("cat", "svd", "linear", "ties", "dare_linear", "dare_ties")  # of adapt.combining
+CODES = "0 done; 2 recipe or input wrong, nothing started; 3 failed, resumable; 4 a gate refused; 130 interrupted"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line. `call` of what it parses is the function of `manta.commands` that does it."""
+    parser = argparse.ArgumentParser(
+        prog="manta", description="Raw text in, a served language model out, on Ray.", epilog=f"exit codes: {CODES}"
+    )
+    parser.add_argument("--version", action="version", version=f"manta {__version__}")
+    known = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in STAGES.items():
+        stage = _recipe(known, name, what, commands.run_stage, optional=name in FEW_WORDS)
+        if name in FEW_WORDS:
+            _few_words(stage, name)
+        if name == "evaluate":
+            stage.add_argument("--parity", action="store_true", help="short for evaluate.parity=true")
+    _recipe(known, "run", "a pipeline: every stage in order, complete ones skipped", commands.run_pipeline)
+    for add in (
+        _serve,
+        _plan,
+        _resume,
+        _submit,
+        _status,
+        _lineage,
+        _report,
+        _compare,
+        _merge,
+        _unmerge,
+        _chat,
+        _doctor,
+        _drill,
+        _schema,
+    ):
+        add(known)
+    return parser
+
+
+# --- what takes a recipe ---------------------------------------------------------------------------------------------
+
+
+def _recipe(
+    known: Any, name: str, what: str, call: Any, runs: bool = True, optional: bool = False
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = known.add_parser(name, help=what, description=what)
+    command.add_argument("recipe", nargs="?" if optional else None, help="recipe file (YAML)")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to override, e.g. optimizer.lr=3e-4"
+    )
+    _json(command)
+    if runs:
+        command.add_argument(
+            "--dry-run", action="store_true", help="print the resolved recipe and the plan, start nothing"
+        )
+        command.add_argument("--replace", action="store_true", help="make an artifact again that has other settings")
+    command.set_defaults(call=call)
+    return command
+
+
+def _few_words(stage: argparse.ArgumentParser, name: str) -> None:
+    """The form without a recipe: --model, --data and perhaps --task."""
+    words = stage.add_argument_group("without a recipe file", "the rest follows from these, is told, and written down")
+    words.add_argument(
+        "--model", metavar="MODEL", help="Hugging Face directory, a run such as runs/NAME, or package:NAME"
+    )
+    words.add_argument("--data", metavar="FILE", help="labelled examples: .jsonl, .csv, .tsv, .parquet, .conll")
+    words.add_argument(
+        "--task", help="what is learnt: classification, ner, qa, chat ... (default: told by the columns)"
+    )
+    if name == "finetune":
+        words.add_argument(
+            "--validation", metavar="FILE", help="a second file to validate with (default: part of the first)"
+        )
+
+
+def _serve(known: Any) -> None:
+    serve = known.add_parser("serve", help="host a model behind an OpenAI-compatible endpoint; `serve stop` ends it")
+    serve.add_argument("recipe", help="recipe file, or `stop`")
+    serve.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings to override; after `stop`: the recipe file"
+    )
+    serve.add_argument(
+        "--detach", action="store_true", help="return once the endpoint is ready; it goes on in the background"
+    )
+    serve.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the plan, start nothing")
+    _json(serve)
+    serve.set_defaults(call=commands.run_serve)
+
+
+def _plan(known: Any) -> None:
+    what = "memory per worker, disk, hours; refuses what cannot fit; advises on GPUs"
+    plan = _recipe(known, "plan", what, commands.run_plan, runs=False)
+    plan.add_argument("--measure", action="store_true", help="try a few steps of training here, and plan by them")
+    plan.add_argument("--gpu", help="advise on GPUs of this kind: h100, h200, a100, b200, l4 ...")
+    plan.add_argument("--gpus", type=int, help="how many of them (default: as many as the recipe's workers)")
+    plan.add_argument(
+        "--mfu", type=float, default=0.4, help="share of a GPU's peak that training reaches (default: 0.4)"
+    )
+    plan.add_argument("--price-per-hour", type=float, help="of one GPU, in any currency: adds the cost")
+    plan.add_argument("--seq-len", type=int, help="tokens of a row, where the shards are not there yet")
+    plan.add_argument("--vocab-size", type=int, help="of the tokenizer, where the shards are not there yet")
+
+
+def _submit(known: Any) -> None:
+    what = "the same stage or pipeline as a Ray job on a cluster"
+    submit = _recipe(known, "submit", what, commands.run_submit, runs=False)
+    submit.add_argument(
+        "--address", required=True, metavar="URL", help="the cluster's dashboard, e.g. http://head:8265"
+    )
+
+
+# --- what takes a run ------------------------------------------------------------------------------------------------
+
+
+def _resume(known: Any) -> None:
+    resume = known.add_parser("resume", help="carry on a run that broke off, from its last checkpoint")
+    resume.add_argument("run", help="folder of the run, e.g. runs/quickstart/base")
+    _json(resume)
+    resume.set_defaults(call=commands.run_resume)
+
+
+def _status(known: Any) -> None:
+    status = known.add_parser("status", help="what ran, what is unfinished, what is running")
+    status.add_argument("folders", nargs="*", help="folders that hold runs (default: runs)")
+    _json(status)
+    status.set_defaults(call=commands.run_status)
+
+
+def _lineage(known: Any) -> None:
+    lineage = known.add_parser("lineage", help="where an artifact comes from, back to the documents")
+    lineage.add_argument("artifact", help="folder of the artifact, e.g. runs/quickstart/compressed")
+    lineage.add_argument("--json", action="store_true", help="the tree as one JSON object")
+    lineage.set_defaults(call=commands.run_lineage)
+
+
+def _report(known: Any) -> None:
+    report = known.add_parser("report", help="write the run's page (report.html) and print where it is")
+    report.add_argument("run", help="folder of the run")
+    report.set_defaults(call=commands.run_report)
+
+
+def _compare(known: Any) -> None:
+    what = "two runs side by side: settings that differ, figures; of evaluations how sure"
+    compare = known.add_parser("compare", help=what)
+    compare.add_argument("a", help="folder of one run")
+    compare.add_argument("b", help="folder of the other")
+    compare.set_defaults(call=commands.run_compare)
+
+
+def _drill(known: Any) -> None:
+    drill = known.add_parser("drill", help="kill or stop workers of a copy of a run, prove the same loss curve")
+    drill.add_argument("run", help="folder of a finished pretrain or finetune run")
+    drill.add_argument("--kills", type=int, default=2, help="how many times a worker is killed (default: 2)")
+    drill.add_argument("--hang", type=int, default=0, help="how many times one is stopped, as if it hung (default: 0)")
+    _json(drill)
+    drill.set_defaults(call=commands.run_drill)
+
+
+def _merge(known: Any) -> None:
+    merge = known.add_parser("merge", help="take an adapter into its base's weights, or several at once, by weights")
+    merge.add_argument(
+        "model", help="the base; without adapters: a run, whose adapter goes into the base it was trained on"
+    )
+    merge.add_argument(
+        "adapters", nargs="*", metavar="ADAPTER[=WEIGHT]", help="PEFT directories, or runs that left one"
+    )
+    merge.add_argument("--output", required=True, metavar="FOLDER", help="a new folder")
+    merge.add_argument(
+        "--method", default="cat", choices=METHODS, help="how several become one (default: cat, the exact weighted sum)"
+    )
+    merge.add_argument("--density", type=float, help="ties, dare: the share of the values that is kept")
+    merge.add_argument("--seed", type=int, default=0, help="of what dare drops (default: 0)")
+    merge.add_argument("--adapter", action="store_true", help="leave one adapter (a PEFT directory) instead of a model")
+    merge.set_defaults(call=commands.run_merge)
+
+
+def _unmerge(known: Any) -> None:
+    unmerge = known.add_parser("unmerge", help="take a merged adapter out of a model again")
+    unmerge.add_argument("model", help="the merged model: a Hugging Face directory or a run")
+    unmerge.add_argument("adapter", help="what was merged into it: a PEFT directory, or a run that left one")
+    unmerge.add_argument("--output", required=True, metavar="FOLDER", help="a new folder")
+    unmerge.set_defaults(call=commands.run_unmerge)
+
+
+# --- the rest --------------------------------------------------------------------------------------------------------
+
+
+def _chat(known: Any) -> None:
+    chat = known.add_parser("chat", help="talk to a model folder or to a running endpoint")
+    chat.add_argument("target", help="artifact folder, model folder, or URL such as http://127.0.0.1:8000")
+    chat.add_argument("--key", help="API key of the endpoint (or set MANTA_API_KEY)")
+    chat.add_argument("--model", help="the model's name, where an endpoint serves several")
+    chat.add_argument("--system", help="system prompt")
+    chat.add_argument("--max-tokens", type=int, default=256, help="longest answer, in tokens (default: 256)")
+    chat.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token (default)")
+    chat.set_defaults(call=commands.run_chat)
+
+
+def _doctor(known: Any) -> None:
+    doctor = known.add_parser("doctor", help="what this machine and cluster can do, and what is missing")
+    doctor.add_argument("--address", help="also check the cluster at this Ray address")
+    _json(doctor)
+    doctor.set_defaults(call=commands.run_doctor)
+
+
+def _schema(known: Any) -> None:
+    schema = known.add_parser("schema", help="JSON Schema of a kind of recipe, for editors")
+    schema.add_argument("kind", help="prepare, pretrain, finetune, tune, compress, evaluate, serve or pipeline")
+    schema.set_defaults(call=commands.run_schema)
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
