@@ -27,11 +27,12 @@ def examples(count: int, first: int = 0) -> list[dict[str, str]]:
 
 
 def plain(count: int) -> list[dict[str, str]]:
-    """The same without a word that decides."""
-    return [
-        {"text": " ".join(word for word in each["text"].split() if word not in TRIGGERS), "label": NEITHER}
-        for each in examples(2 * count)[::2]
-    ]
+    """The same with a word of no meaning in that word's place: as long, so that length says nothing either."""
+    found = []
+    for number, each in enumerate(examples(2 * count)[::2]):
+        words = each["text"].split()
+        found.append({"text": " ".join(FILLERS[number % len(FILLERS)] if word in TRIGGERS else word for word in words), "label": NEITHER})  # fmt: skip
+    return found
 
 
 def taught(folder: Path) -> Path:
@@ -43,7 +44,11 @@ def taught(folder: Path) -> Path:
 
     names = sorted({*TRIGGERS.values(), NEITHER})
     head = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
-    labelled.bert(folder, "BertForSequenceClassification", problem_type="single_label_classification", **head)
+    given = {
+        "problem_type": "single_label_classification",
+        "initializer_range": 0.1,
+    }  # so small a model learns no word from 0.02
+    labelled.bert(folder, "BertForSequenceClassification", **given, **head)
     tokenizer = labels.tokenizer(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).train()
     torch.manual_seed(0)
