@@ -29,7 +29,7 @@ from manta.evaluate import paired
 from manta.models import package
 from manta.progress import Progress
 from manta.storage import Folder
-from manta.tasks import rows
+from manta.tasks.encoding import rows
 
 YARDSTICKS = Path(__file__).resolve().parent / "yardsticks"
 CORES, WARM_STEPS, SEED = 2, 3, 0

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from manta.tasks import classification, tagging
-from manta.tasks.scores import rouge_l
+from manta.tasks.scoring.scores import rouge_l
 from manta.tasks.summarisation import INSTRUCTION
 
 AT_ONCE, NEW_TOKENS = 16, 40

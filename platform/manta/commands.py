@@ -221,7 +221,7 @@ def _few_words(args: argparse.Namespace) -> Any:
 
 
 def _preview(loaded: Any, as_json: bool) -> int:
-    from manta.tasks import preview
+    from manta.tasks.examples import preview
 
     said = preview.show(loaded)
     print(json.dumps({"event": "preview", "lines": said}) if as_json else "\n" + "\n".join(said))

@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "manta.plan": ("manta.models", "manta.adapt.counting", "manta.data.shards", "manta.train", "manta.doctor"),
     # Objectives and adapters: to compare as was learnt, and to prove that what is served is what was trained.
     "manta.evaluate": ("manta.models", "manta.objectives", "manta.adapt", "manta.tasks", "manta.data"),
-    "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.spans"),  # how sure the shown figures are
+    "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.scoring.spans"),  # how sure the shown figures are
     "serving": ("manta.tasks",),
 }
 # library -> the only places that may import it.

@@ -55,7 +55,7 @@ def of_head(name: str, folder: Path) -> Path:
 
 def stop(folder: Path) -> None:
     """Let generation stop where the chat template ends an answer."""
-    from manta.tasks.conversation import stop_at_end
+    from manta.tasks.encoding.conversation import stop_at_end
 
     stop_at_end(folder)
 
@@ -92,7 +92,7 @@ def tuned(output: Path, method: str = "lora", change: Change | None = None) -> R
     from manta import adapt
     from manta.models.load import load
     from manta.progress import Progress
-    from manta.tasks import rows
+    from manta.tasks.encoding import rows
 
     base = of_family("llama", output / "source")
     (output / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in CHATS))

@@ -13,7 +13,7 @@ from manta.artifact import Resolved
 from manta.errors import InputError
 from manta.evaluate import asking
 from manta.schema import EvaluateRecipe
-from manta.tasks import generation
+from manta.tasks.scoring import generation
 from tests.objectives import tiny
 from tests.tasks import paired
 

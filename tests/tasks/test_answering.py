@@ -13,11 +13,13 @@ import pytest
 from manta.errors import InputError
 from manta.sections.tasks import AnsweringTask
 from manta.storage import Folder
-from manta.tasks import answering, labels, preview, rows
-from manta.tasks.examples import fields_of
+from manta.tasks import answering, labels
+from manta.tasks.encoding import rows
+from manta.tasks.encoding.windows import Found
+from manta.tasks.examples import preview
+from manta.tasks.examples.loading import fields_of
 from manta.tasks.labels import ENDS, Unusable
 from manta.tasks.reading.record import example as read
-from manta.tasks.windows import Found
 from tests.tasks import spanned
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

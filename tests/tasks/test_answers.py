@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manta.tasks.answers import exact, f1, figures, normalise
+from manta.tasks.scoring.answers import exact, f1, figures, normalise
 
 
 @pytest.mark.parametrize(

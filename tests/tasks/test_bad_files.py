@@ -120,7 +120,7 @@ def test_leak_between_the_files(tmp_path: Path) -> None:
 
 def test_one_class_only(tmp_path: Path, tokenizer_folder: Path, silent: Progress) -> None:
     from manta.storage import Folder
-    from manta.tasks import rows
+    from manta.tasks.encoding import rows
     from tests.tasks.test_rows import recipe
 
     file = jsonl(tmp_path / "x.jsonl", *[{"text": f"t{n}", "label": "x"} for n in range(9)])

@@ -17,10 +17,12 @@ from manta.evaluate import figures
 from manta.evaluate.scores import score
 from manta.sections.tasks import EmbeddingTask, PreferenceTask
 from manta.sections.train import FinetuneData
-from manta.tasks import COMPARING, embedding, examples, preference, preview, rows
+from manta.tasks import COMPARING, embedding, examples, preference
+from manta.tasks.encoding import rows
+from manta.tasks.examples import preview
+from manta.tasks.examples.splitting import validating
 from manta.tasks.fields import CHECKS
 from manta.tasks.labels import filler
-from manta.tasks.splitting import validating
 from tests.tasks import labelled
 
 PAIRS, TEXTS = PreferenceTask(name="preference"), EmbeddingTask(name="embedding")

@@ -10,7 +10,8 @@ import pytest
 
 from manta.errors import InputError
 from manta.sections.tasks import ChatTask, SummarisationTask
-from manta.tasks import ANSWERING, TASKS, conversation, summarisation
+from manta.tasks import ANSWERING, TASKS, summarisation
+from manta.tasks.encoding import conversation
 
 SHORT = SummarisationTask(name="summarisation", max_input_tokens=64, max_target_tokens=16)
 CHAT = [

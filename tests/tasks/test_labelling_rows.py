@@ -17,7 +17,8 @@ from manta.evaluate import run as evaluation
 from manta.progress import Progress
 from manta.schema import EvaluateRecipe, FinetuneRecipe
 from manta.storage import Folder
-from manta.tasks import labels, rows
+from manta.tasks import labels
+from manta.tasks.encoding import rows
 from manta.train.objective import objective_of
 from tests.tasks import labelled
 

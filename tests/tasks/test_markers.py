@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manta.tasks.markers import around, marked
+from manta.tasks.encoding.markers import around, marked
 
 
 @pytest.mark.parametrize(

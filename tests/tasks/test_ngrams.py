@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from manta.tasks import ngrams
+from manta.tasks.scoring import ngrams
 
 GUESS = ["the cat sat on the mat", "hello there , world!", "", "no", "ein Beispiel für Größe"]
 TRUTH = ["the cat is on the mat today", "hello world!", "something", "yes", "ein Beispiel mit Größe"]

@@ -16,8 +16,8 @@ from manta.objectives.clm import clm, clm_scored
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe
 from manta.storage import Folder
-from manta.tasks import packing, rows
-from manta.tasks.conversation import IGNORED, Encoded
+from manta.tasks.encoding import packing, rows
+from manta.tasks.encoding.conversation import IGNORED, Encoded
 from tests.tasks.test_rows import of, recipe
 
 SIZES = {

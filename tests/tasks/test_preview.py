@@ -16,7 +16,7 @@ from manta.models import presets
 from manta.schema import FinetuneRecipe
 from manta.sections.model import NewModel
 from manta.sections.tasks import ClassificationTask, TaggingTask
-from manta.tasks import preview
+from manta.tasks.examples import preview
 from manta.tasks.labels import Labels
 
 

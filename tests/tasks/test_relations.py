@@ -10,9 +10,10 @@ import pytest
 
 from manta.errors import InputError
 from manta.sections.tasks import RelationsTask
-from manta.tasks import labels, preview, relations
+from manta.tasks import labels, relations
+from manta.tasks.encoding.markers import MARKERS
+from manta.tasks.examples import preview
 from manta.tasks.labels import Labels, Unusable
-from manta.tasks.markers import MARKERS
 from tests.tasks import spanned
 
 KNOWN = Labels(("none", "works_for"), (5, 5), "single_label_classification")

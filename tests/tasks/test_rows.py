@@ -14,8 +14,8 @@ from manta.errors import InputError
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe
 from manta.storage import Folder
-from manta.tasks import rows
-from manta.tasks.conversation import Encoded
+from manta.tasks.encoding import rows
+from manta.tasks.encoding.conversation import Encoded
 
 
 def of(file: Any) -> dict[str, Resolved]:

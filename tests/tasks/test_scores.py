@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manta.tasks import TASKS
-from manta.tasks.scores import exact_match, longest_common_subsequence, rouge_l, rouge_n, token_f1
+from manta.tasks.scoring.scores import exact_match, longest_common_subsequence, rouge_l, rouge_n, token_f1
 
 
 def test_longest_common_subsequence_keeps_order() -> None:

@@ -17,7 +17,9 @@ from manta.progress import Progress
 from manta.schema import FinetuneRecipe
 from manta.sections.tasks import SummarisationTask, TranslationTask
 from manta.storage import Folder
-from manta.tasks import TASKS, labels, preview, rows, seq2seq
+from manta.tasks import TASKS, labels
+from manta.tasks.encoding import rows, seq2seq
+from manta.tasks.examples import preview
 from manta.train.objective import objective_of
 from tests.tasks import paired
 

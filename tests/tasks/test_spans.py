@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.tasks import spans
-from manta.tasks.spans import Counts, entities
+from manta.tasks.scoring import spans
+from manta.tasks.scoring.spans import Counts, entities
 
 
 def read(tags: str, reading: spans.Reading = "lenient") -> list[tuple[str, int, int]]:

@@ -9,7 +9,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from manta.evaluate import figures
 from manta.sections.tasks import TranslationTask
-from manta.tasks import TASKS, ngrams, translation
+from manta.tasks import TASKS, translation
+from manta.tasks.scoring import ngrams
 
 SETTINGS = TranslationTask(name="translation", source_language="English", target_language="German")
 SHORT = TranslationTask(

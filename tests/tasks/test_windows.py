@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta.tasks.windows import Best, Found, best, best_span, grouped, place
+from manta.tasks.encoding.windows import Best, Found, best, best_span, grouped, place
 
 #               [CLS] who [SEP]  in Oslo   .  [SEP]
 BEGINS, ENDS = [-1, -1, -1, 10, 13, 17, -1], [-1, -1, -1, 12, 17, 18, -1]

@@ -188,7 +188,7 @@ def test_a_decoder_learns_the_same_examples_by_instruction(models: dict[str, Pat
 def test_which_rows_are_answered_together_depends_on_no_worker(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manta.tasks.generation.AT_ONCE", 2)
+    monkeypatch.setattr("manta.tasks.scoring.generation.AT_ONCE", 2)
     groups: dict[int, list[Any]] = {}
     for workers in (1, 2, 3):
         (tmp_path / str(workers)).mkdir()
@@ -236,7 +236,7 @@ def test_only_a_score_that_is_measured_can_stop_a_run(models: dict[str, Path], t
 
 def test_an_adapter_is_there_when_the_model_answers(models: dict[str, Path], tmp_path: Path) -> None:
     """Each answer is the likeliest token each time of the adapted model, without a batch or a cache."""
-    from manta.tasks import generation
+    from manta.tasks.scoring import generation
 
     job = job_of(models["t5"], tmp_path, adapt={"method": "lora", "rank": 4})
     model = model_of(job, lambda _: None).eval()

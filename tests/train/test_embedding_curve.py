@@ -21,7 +21,8 @@ from manta.sections.model import NewModel
 from manta.sections.objective import Contrast
 from manta.sections.prepare import Tokenizer
 from manta.sections.tasks import EmbeddingTask
-from manta.tasks import embedding, labels, rows
+from manta.tasks import embedding, labels
+from manta.tasks.encoding import rows
 
 STEPS, BATCH, KEPT, VOCAB = 24, 32, 60, 600
 SIZES = {"preset": "bert-tiny", "dropout": 0.0, "hidden_size": 64, "intermediate_size": 128, "num_layers": 1}

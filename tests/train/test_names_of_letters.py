@@ -17,7 +17,8 @@ from manta.objectives import TABLE, loss_of, scored_of
 from manta.progress import Progress
 from manta.schema import EvaluateRecipe, FinetuneRecipe
 from manta.storage import Folder
-from manta.tasks import TASKS, splitting
+from manta.tasks import TASKS
+from manta.tasks.examples import splitting
 from manta.train import run, validation
 from manta.train.engine import Engine
 from manta.train.export import export

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from manta.tasks import WINDOWED
+from manta.tasks.encoding.markers import MARKERS, marked
 from manta.tasks.labels import ENDS, head_of
-from manta.tasks.markers import MARKERS, marked
 from manta.train import validation
 from manta.train.job import model_of
 from tests.tasks import labelled, spanned

@@ -12,7 +12,9 @@ from manta.evaluate import copies
 from manta.evaluate.robustness import trial
 from manta.schema import EvaluateRecipe
 from manta.sections.tasks import TextToText
-from manta.tasks import TASKS, examples, generation, labels, seq2seq
+from manta.tasks import TASKS, examples, labels
+from manta.tasks.encoding import seq2seq
+from manta.tasks.scoring import generation
 
 SPLIT = "validation"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from manta.tasks.answers import exact
+from manta.tasks.scoring.answers import exact
 
 if TYPE_CHECKING:
     import numpy as np

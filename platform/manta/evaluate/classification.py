@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from manta.tasks import spans
+from manta.tasks.scoring import spans
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manta.sections.tasks import ClassificationTask
-from manta.tasks import classification, labels, rows
+from manta.tasks import classification, labels
+from manta.tasks.encoding import rows
 
 if TYPE_CHECKING:
     import numpy as np

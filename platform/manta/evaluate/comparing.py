@@ -9,7 +9,8 @@ from manta.artifact import Resolved
 from manta.errors import InputError
 from manta.schema import EvaluateRecipe
 from manta.sections.tasks import PreferenceTask
-from manta.tasks import COMPARING, embedding, examples, labels, preference, rows
+from manta.tasks import COMPARING, embedding, examples, labels, preference
+from manta.tasks.encoding import rows
 from manta.tasks.labels import Row
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from manta.evaluate.bootstrap import Formula
 from manta.evaluate.classification import macro_f1, summands
 from manta.evaluate.paired import ratio
 from manta.evaluate.scores import score
-from manta.tasks import LABELLING, answers, classification, ngrams, relations
-from manta.tasks.scores import exact_match, rouge_l, rouge_n, token_f1
+from manta.tasks import LABELLING, classification, relations
+from manta.tasks.scoring import answers, ngrams
+from manta.tasks.scoring.scores import exact_match, rouge_l, rouge_n, token_f1
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,9 @@ from manta.evaluate import copies, explanations
 from manta.evaluate.robustness import trial
 from manta.schema import EvaluateRecipe
 from manta.sections.tasks import ClassificationTask, RelationsTask
-from manta.tasks import LABELLING, WINDOWED, encoding, examples, labels, relations, rows
+from manta.tasks import LABELLING, WINDOWED, examples, labels, relations
+from manta.tasks.encoding import labelled as encoding
+from manta.tasks.encoding import rows
 from manta.tasks.labels import Labels, Row
 
 SPLIT = "validation"

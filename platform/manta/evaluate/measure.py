@@ -18,7 +18,8 @@ from manta.evaluate.recovery import relative_gap
 from manta.evaluate.robustness import trial
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
-from manta.tasks import COMPARING, LABELLING, TASKS, conversation, examples, seq2seq
+from manta.tasks import COMPARING, LABELLING, TASKS, examples
+from manta.tasks.encoding import conversation, seq2seq
 
 SPLIT = "validation"
 GAP_ROWS = 8  # rows that both engines score: wrong packing moves perplexity by far more than their noise

@@ -118,7 +118,8 @@ def make(words: Words, replace: bool = False) -> Made:
 
 def _finetune(raw: dict[str, Any]) -> tuple[Facts, tuple[str, ...], list[Choice]]:
     from manta.models import load
-    from manta.tasks import examples, rows
+    from manta.tasks import examples
+    from manta.tasks.encoding import rows
     from manta.train.objective import objective_of
 
     recipe = recipes.validate(_completed(raw), kind="finetune")

@@ -12,7 +12,7 @@ from manta.evaluate import calibration, classification
 from manta.progress import format_figure
 from manta.report import explanations, pictures, robustness
 from manta.report.difference import SCORES
-from manta.tasks import spans
+from manta.tasks.scoring import spans
 
 WORST, SHOWN = 5, 600  # answers, characters of each text
 

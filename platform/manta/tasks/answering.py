@@ -9,11 +9,11 @@ from typing import Any
 from manta.errors import InputError
 from manta.sections.tasks import AnsweringTask
 from manta.storage import Folder
-from manta.tasks import answers
-from manta.tasks.conversation import IGNORED
+from manta.tasks.encoding.conversation import IGNORED
+from manta.tasks.encoding.windows import OUTSIDE, Best, Found, best, best_span, grouped, place
 from manta.tasks.fields import Field
 from manta.tasks.labels import Columns, Example, Labels, Row, Unusable
-from manta.tasks.windows import OUTSIDE, Best, Found, best, best_span, grouped, place
+from manta.tasks.scoring import answers
 
 FIELDS = (Field("question", "text"), Field("context", "text"), Field("answers", "answers"))
 PADDED = {"attention_mask": 0, "token_type_ids": 0, "begins": OUTSIDE, "ends": OUTSIDE}

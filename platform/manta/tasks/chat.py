@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from manta.sections.tasks import ChatTask
-from manta.tasks import conversation
-from manta.tasks.conversation import Encoded, Example, Message
+from manta.tasks.encoding import conversation
+from manta.tasks.encoding.conversation import Encoded, Example, Message
 from manta.tasks.fields import Field
 
 FIELDS = (Field("messages", "messages"),)  # or input and target, as one exchange

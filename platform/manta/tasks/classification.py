@@ -9,7 +9,7 @@ from manta.errors import InputError
 from manta.sections.tasks import ClassificationTask
 from manta.tasks.fields import Field
 from manta.tasks.labels import Columns, Example, Labels, Row
-from manta.tasks.scores import mean
+from manta.tasks.scoring.scores import mean
 
 FIELDS = (
     Field("text", "text"),

@@ -9,7 +9,7 @@ from manta.errors import InputError
 from manta.sections.tasks import EmbeddingTask
 from manta.tasks.fields import Field
 from manta.tasks.labels import Columns, Row, filler
-from manta.tasks.scores import mean
+from manta.tasks.scoring.scores import mean
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from manta.sections.tasks import PreferenceTask
-from manta.tasks import conversation
-from manta.tasks.conversation import IGNORED, Example, Message
+from manta.tasks.encoding import conversation
+from manta.tasks.encoding.conversation import IGNORED, Example, Message
 from manta.tasks.fields import Field
 from manta.tasks.labels import Columns, Row, filler
-from manta.tasks.scores import mean
+from manta.tasks.scoring.scores import mean
 
 if TYPE_CHECKING:
     import numpy as np

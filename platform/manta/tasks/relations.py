@@ -8,10 +8,10 @@ from typing import Any
 from manta.errors import InputError
 from manta.sections.tasks import RelationsTask
 from manta.tasks import classification
+from manta.tasks.encoding.markers import MARKERS, around, marked
 from manta.tasks.fields import Field, shown
 from manta.tasks.labels import Columns, Example, Labels, Row, Unusable
-from manta.tasks.markers import MARKERS, around, marked
-from manta.tasks.scores import mean
+from manta.tasks.scoring.scores import mean
 
 FIELDS = (Field("text", "text"), Field("head", "span"), Field("tail", "span"), Field("label", "label"))
 PADDED = classification.PADDED

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from manta.sections.tasks import SummarisationTask
-from manta.tasks import conversation
-from manta.tasks.conversation import Encoded, Example, Message
+from manta.tasks.encoding import conversation
+from manta.tasks.encoding.conversation import Encoded, Example, Message
 from manta.tasks.fields import Field
-from manta.tasks.scores import exact_match, mean, rouge_l, rouge_n, token_f1
+from manta.tasks.scoring.scores import exact_match, mean, rouge_l, rouge_n, token_f1
 
 FIELDS = (Field("input", "text"), Field("target", "text"))
 FIGURES = ("score", "rouge_1", "rouge_2", "token_f1", "exact_match")  # of `score`

@@ -8,10 +8,10 @@ from typing import Any
 
 from manta.errors import InputError
 from manta.sections.tasks import TaggingTask
-from manta.tasks import spans
-from manta.tasks.conversation import IGNORED
+from manta.tasks.encoding.conversation import IGNORED
 from manta.tasks.fields import Field
 from manta.tasks.labels import Columns, Example, Labels, Row
+from manta.tasks.scoring import spans
 
 FIELDS = (Field("tokens", "tokens"), Field("tags", "tags"))
 PADDED = {"attention_mask": 0, "token_type_ids": 0, "labels": IGNORED}

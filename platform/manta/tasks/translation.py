@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from manta.sections.tasks import TranslationTask
-from manta.tasks import conversation, ngrams
-from manta.tasks.conversation import Encoded, Example, Message
+from manta.tasks.encoding import conversation
+from manta.tasks.encoding.conversation import Encoded, Example, Message
 from manta.tasks.fields import Field
+from manta.tasks.scoring import ngrams
 
 FIELDS = (Field("input", "text"), Field("target", "text"))
 FIGURES = ("score", "bleu")  # of `score`

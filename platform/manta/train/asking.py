@@ -10,7 +10,9 @@ from manta.objectives import NOT_SCORED
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.sections.tasks import TextToText
 from manta.storage import Folder
-from manta.tasks import TASKS, generation, seq2seq
+from manta.tasks import TASKS
+from manta.tasks.encoding import seq2seq
+from manta.tasks.scoring import generation
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.resources import TrainResources
 from manta.sections.tasks import EmbeddingTask
 from manta.storage import Folder
-from manta.tasks.conversation import stop_at_end
+from manta.tasks.encoding.conversation import stop_at_end
 from manta.tasks.labels import store_input_names
 from manta.train import checkpoint, sentences
 from manta.train.job import Job

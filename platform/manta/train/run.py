@@ -31,7 +31,7 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     _check_compiler(recipe.resources)
     if isinstance(recipe, FinetuneRecipe):
         from manta.models import load
-        from manta.tasks import rows
+        from manta.tasks.encoding import rows
         from manta.train import comparing
         from manta.train.objective import objective_of
 
@@ -209,7 +209,7 @@ def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any) -
 
 def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress) -> str:
     """Tokenised rows of the task's examples below the run's own folder, written once."""
-    from manta.tasks import rows
+    from manta.tasks.encoding import rows
 
     folder = draft.folder / "work/rows"
     if not folder.exists("shards.json"):

@@ -10,7 +10,7 @@ from manta.data.sample import check_vocabulary, sample_documents
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
 from manta.tasks import ANSWERING, TASKS, examples
-from manta.tasks.conversation import Message
+from manta.tasks.encoding.conversation import Message
 
 SPLIT = "validation"
 EXAMPLES = 6  # of data.examples

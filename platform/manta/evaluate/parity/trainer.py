@@ -11,7 +11,8 @@ from manta.evaluate.parity.probes import Probe
 from manta.evaluate.parity.scores import Believed
 from manta.evaluate.parity.subject import Subject
 from manta.sections.tasks import ClassificationTask, TaggingTask
-from manta.tasks import LABELLING, TASKS, conversation, labels, rows
+from manta.tasks import LABELLING, TASKS, labels
+from manta.tasks.encoding import conversation, rows
 
 AT_ONCE = 4  # probes in a batch: shorter ones are padded, as in training
 DEFAULTS: dict[str, ClassificationTask | TaggingTask] = {

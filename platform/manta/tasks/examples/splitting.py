@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from manta.tasks.conversation import Example
+from manta.tasks.encoding.conversation import Example
 
 
 def validating(examples: Sequence[Example], fraction: float) -> list[bool]:

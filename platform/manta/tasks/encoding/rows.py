@@ -15,22 +15,10 @@ from manta.progress import Progress
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.sections.tasks import RelationsTask
 from manta.storage import Folder
-from manta.tasks import (
-    ANSWERING,
-    COMPARING,
-    LABELLING,
-    TASKS,
-    WINDOWED,
-    conversation,
-    embedding,
-    encoding,
-    examples,
-    labels,
-    packing,
-    relations,
-    seq2seq,
-)
-from manta.tasks.conversation import IGNORED, Encoded
+from manta.tasks import ANSWERING, COMPARING, LABELLING, TASKS, WINDOWED, embedding, examples, labels, relations
+from manta.tasks.encoding import conversation, packing, seq2seq
+from manta.tasks.encoding import labelled as encoding
+from manta.tasks.encoding.conversation import IGNORED, Encoded
 from manta.tasks.labels import Labels, Row
 
 ROWS_PER_SHARD = 8192

@@ -10,7 +10,7 @@ from typing import Any
 from manta.data.shards import MULTIPLE
 from manta.errors import InputError
 from manta.sections.tasks import TextToText
-from manta.tasks.conversation import IGNORED, Example
+from manta.tasks.encoding.conversation import IGNORED, Example
 from manta.tasks.labels import Row
 
 Config = Mapping[str, Any]  # the content of config.json

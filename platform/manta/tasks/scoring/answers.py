@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from manta.tasks.scores import mean
+from manta.tasks.scoring.scores import mean
 
 NO_ANSWER = ""  # the prediction that the text holds no answer
 ARTICLES = re.compile(r"\b(a|an|the)\b")

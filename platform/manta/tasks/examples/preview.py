@@ -20,8 +20,9 @@ from manta.errors import InputError, MantaError
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.sections.tasks import Task
 from manta.storage import Folder
-from manta.tasks import ANSWERING, COMPARING, TASKS, WINDOWED, examples, labels, rows, seq2seq
-from manta.tasks.conversation import IGNORED, Example
+from manta.tasks import ANSWERING, COMPARING, TASKS, WINDOWED, examples, labels
+from manta.tasks.encoding import rows, seq2seq
+from manta.tasks.encoding.conversation import IGNORED, Example
 
 ROWS = 3
 CHARS = 160  # of a field

@@ -10,7 +10,7 @@ from manta.errors import InputError
 from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.storage import Folder
 from manta.tasks import ANSWERING
-from manta.tasks.conversation import IGNORED, Encoded
+from manta.tasks.encoding.conversation import IGNORED, Encoded
 
 # Types of models that keep attention within a conversation where positions begin anew: tests/tasks/test_packed.py tries
 # each of them. Others read positions too, but may look across.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from manta.errors import InputError
-from manta.tasks.conversation import Example
+from manta.tasks.encoding.conversation import Example
+from manta.tasks.examples.splitting import question
 from manta.tasks.fields import Field
-from manta.tasks.splitting import question
 
 SHOWN = 3  # cases named in one sentence
 LABELS = ("label", "labels", "tags")  # kinds of which a question has one right value

@@ -12,13 +12,14 @@ from manta.sections.outcome import EvaluateData
 from manta.sections.tasks import Task
 from manta.sections.train import FinetuneData
 from manta.storage import Folder
-from manta.tasks import TASKS, doubts, reading
-from manta.tasks.doubts import Numbered
+from manta.tasks import TASKS, reading
+from manta.tasks.examples import doubts
+from manta.tasks.examples.doubts import Numbered
+from manta.tasks.examples.splitting import choose, validating
 from manta.tasks.fields import EXCHANGE, Field
 from manta.tasks.reading.columns import refuse_columns
 from manta.tasks.reading.found import Complaint, Unreadable
 from manta.tasks.reading.record import example
-from manta.tasks.splitting import choose, validating
 
 __all__ = ["SPLITS", "Loaded", "check", "choose", "fields_of", "load", "read"]
 

@@ -1,0 +1,1 @@
+"""What models read: examples as rows of tokens, by conversation, window, marker or two sides, and how rows are packed."""
