@@ -75,7 +75,7 @@ def report_sets(predictions: Sequence[Collection[str]], references: Sequence[Col
 def report_entities(predictions: spans.Tagged, references: spans.Tagged, reading: spans.Reading = "lenient") -> Report:
     """Entities in sequences of tags: the types are the classes, `support` counts entities, micro is over all of them.
 
-    See `manta.tasks.spans` for what an entity is. Where there are none and none was found, F1 is 1.
+    See `manta.tasks.scoring.spans` for what an entity is. Where there are none and none was found, F1 is 1.
     """
     counts = spans.count(predictions, references, reading)
     whole = spans.total(counts)

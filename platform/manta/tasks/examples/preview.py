@@ -29,7 +29,7 @@ CHARS = 160  # of a field
 HEAD, LEARNT = 8, 24  # tokens shown of a long row: its first ones, and those from the first learnt one on
 NO_CONFIG: seq2seq.Config = {}
 # Reads the tokenizer where PyTorch is not to be found: with it, importing transformers takes several times as long.
-CHILD = "import sys; sys.modules['torch'] = None; from manta.tasks import preview; preview.child()"
+CHILD = "import sys; sys.modules['torch'] = None; from manta.tasks.examples import preview; preview.child()"
 
 
 def show(recipe: FinetuneRecipe | TuneRecipe) -> list[str]:
