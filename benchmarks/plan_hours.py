@@ -1,4 +1,4 @@
-"""How far are the hours that `manta plan --measure` names from what training takes?
+"""How far are the hours that `manta plan RECIPE --measure` names from what training takes?
 
 A Llama is planned by a few measured steps and then trained through the front door, round by round, so that both see the
 machine in the same mood: one worker and two, with validations and checkpoints on the way. Compared are the plan's hours with
