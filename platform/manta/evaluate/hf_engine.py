@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.evaluate.engines import Engine
+from manta.tasks.scoring import generation
 
 
 def load(model: Path, dtype: str, max_tokens: int) -> Engine:
@@ -37,16 +38,12 @@ def _nll(model: Any, rows: Sequence[Sequence[int]]) -> list[float]:
 
 def _generate(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
     import torch
-    from transformers import GenerationConfig
 
     given = model.generation_config
     answers = []
     # One by one: padding would change what a prompt's tokens see, if ever so little.
     for prompt, limit in zip(prompts, limits, strict=True):
-        # Only where answers end is taken from the model's own settings; sampling is not.
-        greedy = GenerationConfig(
-            do_sample=False, max_new_tokens=limit, eos_token_id=given.eos_token_id, pad_token_id=given.pad_token_id
-        )
+        greedy = generation.plain(given, given.pad_token_id, limit)
         tokens = torch.tensor([list(prompt)])  # (1, seq)
         with torch.inference_mode():
             whole = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=greedy)

@@ -1,4 +1,4 @@
-"""What an encoder-decoder answers: the likeliest tokens one by one, or the best of several beams, in padded batches."""
+"""The likeliest answers, whatever a directory's own settings say; those of an encoder-decoder in padded batches."""
 
 from __future__ import annotations
 
@@ -29,14 +29,9 @@ def answers(model: Any, asked: Sequence[Sequence[int]], pad_id: int, limit: int,
     padded on the right; which ones do depends on their lengths alone, so that the same rows give the same answers.
     """
     import torch
-    from transformers import GenerationConfig
 
-    given = model.generation_config
-    kept = {name: value for name in KEPT if (value := getattr(given, name, None)) is not None}
-    least = "min_length" if given.min_new_tokens is None else "min_new_tokens"  # of the two it wants to hear of one
-    usual = {"pad_token_id": pad_id, **kept, **PLAIN, least: 0}
     positions = getattr(model.config, "max_position_embeddings", None)  # relative ones have no end
-    settings = GenerationConfig(**usual, num_beams=beams, max_new_tokens=min(limit, positions or limit))
+    settings = plain(model.generation_config, pad_id, min(limit, positions or limit), beams)
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     device = next(model.parameters()).device
     found: dict[int, list[int]] = {}
@@ -51,6 +46,16 @@ def answers(model: Any, asked: Sequence[Sequence[int]], pad_id: int, limit: int,
             whole = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         found |= {place: _upto(answer[1:], ends) for place, answer in zip(places, whole.tolist(), strict=True)}
     return [found[place] for place in range(len(asked))]
+
+
+def plain(given: Any, pad_id: int | None, limit: int, beams: int = 1) -> Any:
+    """A GenerationConfig of at most `limit` likeliest tokens: of a model's own settings (`given`, another) only KEPT."""
+    from transformers import GenerationConfig
+
+    kept = {name: value for name in KEPT if (value := getattr(given, name, None)) is not None}
+    least = "min_length" if given.min_new_tokens is None else "min_new_tokens"  # of the two it wants to hear of one
+    usual = {"pad_token_id": pad_id, **kept, **PLAIN, least: 0}
+    return GenerationConfig(**usual, num_beams=beams, max_new_tokens=limit)
 
 
 def groups(asked: Sequence[Sequence[int]]) -> list[list[int]]:
