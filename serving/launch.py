@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import ipaddress
+import json
 import os
 import re
 import socket
@@ -20,6 +21,9 @@ from manta.schema import ServeRecipe
 from manta.storage import Folder
 
 MIN_KEY_CHARS = 16
+# Classes of Transformers that end so judge a text or fill gaps; types that vLLM does not know.
+WRITE_NO_TEXT = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining", "BertModel")  # fmt: skip
+NOT_IN_VLLM = ("lstm",)
 VLLM_COMPARED = "parity_vllm_transformers"  # the figure of an evaluation that asked vLLM what it believes
 
 
@@ -102,6 +106,7 @@ def model_folder(model: Resolved) -> str:
             "(`manta finetune` makes one from it) or a Hugging Face directory"
         )
     if model.kind == "directory":
+        _refuse_other_kinds(model, Folder(model.path))
         return model.path
     folder = Folder(model.path) / "model"
     if not folder.exists("config.json"):
@@ -113,7 +118,21 @@ def model_folder(model: Resolved) -> str:
             else "run the stage that makes it again"
         )
         raise InputError(f"{model.role} = {model.ref!r}: {folder.url} holds no model (config.json): {remedy}")
+    _refuse_other_kinds(model, folder)
     return folder.url
+
+
+def _refuse_other_kinds(model: Resolved, folder: Folder) -> None:
+    """Raise InputError for a model that vLLM would load for a minute and then refuse: one that continues no text."""
+    config = json.loads(folder.read_text("config.json"))
+    made = [name for name in config.get("architectures") or () if name.endswith(WRITE_NO_TEXT)]
+    kind = config.get("model_type")
+    if config.get("is_encoder_decoder") or kind in NOT_IN_VLLM or made:
+        raise InputError(
+            f"{model.role} = {model.ref!r} is a {made[0] if made else kind} model, and the endpoint serves decoders that write text, such as "
+            "Llama or GPT-2: open this one with Transformers (its folder is a Hugging Face directory), or fine-tune a decoder for the same "
+            "examples"
+        )
 
 
 def require_proof(model: Resolved, evaluation: Resolved | None, parity: bool = False) -> None:
