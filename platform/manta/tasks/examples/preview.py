@@ -167,7 +167,7 @@ def child() -> None:
     known = labels.Labels(tuple(given["names"]), tuple(given["counts"]), given["problem"]) if given else None
     answer: dict[str, Any]
     try:
-        tokenizer = labels.tokenizer(Path(asked["model"]), getattr(TASKS[task.name], "TOKENS", ()))
+        tokenizer = _tokenizer(asked["model"], task)
         file = Path(asked["model"]) / "config.json"
         config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else NO_CONFIG
         if seq2seq.teaches(task, config):
@@ -178,6 +178,16 @@ def child() -> None:
     json.dump(answer, sys.stdout)
 
 
+def _tokenizer(model: str, task: Task) -> Any:
+    """The tokenizer of a directory. Raises InputError for files that are none: what they hold is the user's."""
+    try:
+        return labels.tokenizer(Path(model), getattr(TASKS[task.name], "TOKENS", ()))
+    except Exception as error:
+        raise InputError(
+            f"model.source: the tokenizer in {model} cannot be used: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _asked(request: dict[str, Any]) -> list[list[str]]:
     """The lines of each example. Raises InputError with what the tokenizer's process says of them."""
     env = os.environ | {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -185,8 +195,7 @@ def _asked(request: dict[str, Any]) -> list[list[str]]:
         [sys.executable, "-c", CHILD], input=json.dumps(request), env=env, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"model.source: the tokenizer in {request['model']} cannot be used: {last}")
+        raise RuntimeError(f"the process that shows examples ended with {done.returncode}:\n{done.stderr.strip()}")
     answer = json.loads(done.stdout)
     if "refused" in answer:
         raise InputError(answer["refused"])
