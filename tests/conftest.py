@@ -129,6 +129,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 _left_key = pytest.StashKey[list[str]]()
+_session_key = pytest.StashKey[pytest.Session]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_session_key] = session
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Out as `manta` itself goes out, see manta.cli.entry: a native thread of Ray that wakes up while the interpreter goes
+    down ends the process with a segmentation fault, after every test has passed and been told."""
+    if _worker or (session := config.stash.get(_session_key, None)) is None:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(int(session.exitstatus))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ def nodes() -> Iterator[Any]:
         os.environ.setdefault(key, value)
     from ray.cluster_utils import Cluster
 
+    before = signal.getsignal(signal.SIGTERM)  # Ray's nodes set one of their own
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     made.workers = [made.add_node(num_cpus=1) for _ in range(2)]
     yield made
     cluster.disconnect()
     made.shutdown()
+    signal.signal(signal.SIGTERM, before)
 
 
 def prepare(corpus: Path, output: Path, progress: Progress, address: str | None = None) -> Artifact:

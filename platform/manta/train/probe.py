@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -167,6 +169,7 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
             scaling_config=run.scaling(resources),
             run_config=ray.train.RunConfig(name="probe", storage_path=f"{scratch}/ray"),
         )
+        before = signal.getsignal(signal.SIGINT)  # Ray Train sets its own, and leaves it
         try:
             found = Measured(**trainer.fit().return_value)
         except ray.train.TrainingFailedError as error:
@@ -175,4 +178,7 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
                 f"failed: {run.reason(error)}\nif memory was short: set resources.micro_batch={max(1, resources.micro_batch // 2)}, "
                 "resources.activation_checkpointing=true or a higher resources.zero_stage"
             ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, before)
         return Tried(found, job.feed.steps, job.feed.batch * index.seq_len, index.rows("validation"))
