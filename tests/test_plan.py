@@ -94,10 +94,9 @@ def test_finetune_counts_what_moves(output: Path, adapt: dict[str, Any], trainab
 
 def test_tune_multiplies(output: Path) -> None:
     one = planned(FINETUNE, output)
-    many = planned(
-        {**FINETUNE, "kind": "tune", "search": {"space": {"optimizer.lr": {"choice": [1e-3, 1e-4]}}, "trials": 5}},
-        output,
-    )
+    trial = {key: value for key, value in FINETUNE.items() if key != "name"}
+    search = {"space": {"optimizer.lr": {"choice": [1e-3, 1e-4]}}, "trials": 5}
+    many = planned({"kind": "tune", "name": "sweep", "trial": trial, "search": search}, output)
     assert many["flops"] == 5 * one["flops"]
     assert many["disk_bytes"] == 5 * one["disk_bytes"]
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 
 import pytest
 import yaml
@@ -63,7 +64,23 @@ TAGS = {
     "data.layout": {"data.layout.kind": "concat"},
     "objective": {"objective.name": "clm"},
     "objective.method": {"objective.name": "denoising", "objective.method.kind": "spans"},
+    "early": {"early.method": "asha"},
 }
+
+
+def _tags(section: str) -> Iterator[tuple[str, str]]:
+    """What has to be said for a section to be one of its choices: (path, value)."""
+    prefix = ""
+    if section.startswith("trial"):  # of the first kind of trials that has such a section
+        prefix = "trial."
+        inner = section.removeprefix("trial").removeprefix(".")
+        kinds = ("finetune", "pretrain", "compress")
+        yield "trial.kind", next(one for one in kinds if not inner or inner in recipes.field_paths(KINDS[one]))
+    elif section.startswith("search."):
+        prefix = "search."
+    inner = section.removeprefix(prefix)
+    for tag, value in TAGS.get(inner.rpartition("task")[1] or inner, {}).items():
+        yield f"{prefix}{inner.rpartition('task')[0]}{tag}", value
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -73,8 +90,8 @@ def test_unknown_keys_are_refused_at_every_depth(kind: str) -> None:
     for section in sorted(path for path in sections if "*" not in path):
         raw = {"kind": kind, "name": "x"}
         recipes.set_path(raw, f"{section}.no_such_key", 1)
-        for tag, value in TAGS.get(section.rpartition("task")[1] or section, {}).items():
-            recipes.set_path(raw, f"{section.rpartition('task')[0]}{tag}", value)
+        for path, value in _tags(section):
+            recipes.set_path(raw, path, value)
         with pytest.raises(RecipeError) as caught:
             recipes.validate(raw)
         assert f"{section}.no_such_key" in {problem.path for problem in caught.value.problems}

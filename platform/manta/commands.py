@@ -20,7 +20,8 @@ def run_stage(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         _dry_run([loaded], args.json)
-        return _preview(loaded, args.json) if args.command in ("finetune", "tune") else EXIT_DONE
+        shown = getattr(loaded, "first", loaded)  # of a sweep: what a trial is before the search changes anything
+        return _preview(shown, args.json) if shown.kind == "finetune" else EXIT_DONE
     outcome = stage.run(loaded, _progress(args), args.replace)  # type: ignore[arg-type]
     if not args.json:
         print(pipeline.summary([outcome]))

@@ -312,7 +312,7 @@ def without(data: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
         *parents, last = path.split(".")
         node: Any = copy
         for key in parents:
-            node = node.get(key, {})
+            node = node.get(key) or {}
         node.pop(last, None)
     return copy
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 from manta.sections.adapt import Adapt, Full
 from manta.sections.base import NonNegative, Section
 from manta.sections.model import NewModel, SourceModel, new_or_source
-from manta.sections.objective import Clm, Pretraining
+from manta.sections.objective import Clm
+from manta.sections.objective import Pretraining as PretrainingObjective
 from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
 from manta.sections.outcome import (
     CompressResources,
@@ -25,8 +26,9 @@ from manta.sections.outcome import (
 )
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.resources import TrainResources, TuneResources
+from manta.sections.search import Search
 from manta.sections.tasks import Task
-from manta.sections.train import Batch, Checkpoint, FinetuneBatch, FinetuneData, PretrainData, Search, Stop, Validate
+from manta.sections.train import Batch, Checkpoint, FinetuneBatch, FinetuneData, PretrainData, Stop, Validate
 
 
 class Recipe(Section):
@@ -47,13 +49,14 @@ class PrepareRecipe(Recipe):
     resources: PrepareResources = PrepareResources()
 
 
-class PretrainRecipe(Recipe):
-    kind: Literal["pretrain"]
+class Pretraining(Section):
+    """What a pre-training run is, apart from its name and place."""
+
     data: PretrainData
     model: Annotated[
         Annotated[NewModel, Tag("new")] | Annotated[SourceModel, Tag("source")], Discriminator(new_or_source)
     ] = NewModel()
-    objective: Pretraining = Clm(name="clm")
+    objective: PretrainingObjective = Clm(name="clm")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     unfreezing: Unfreezing | None = None
@@ -68,8 +71,9 @@ class PretrainRecipe(Recipe):
     resources: TrainResources = TrainResources()
 
 
-class FinetuneRecipe(Recipe):
-    kind: Literal["finetune"]
+class Finetuning(Section):
+    """What a fine-tuning run is, apart from its name and place."""
+
     data: FinetuneData
     model: SourceModel
     task: Task
@@ -87,33 +91,91 @@ class FinetuneRecipe(Recipe):
     resources: TrainResources = TrainResources()
 
 
-class TuneRecipe(Recipe):
-    """A fine-tuning recipe with a `search` section; the winner becomes the artifact."""
+class Compression(Section):
+    """What a compression is, apart from its name and place."""
 
-    kind: Literal["tune"]
-    data: FinetuneData
-    model: SourceModel
-    task: Task
-    adapt: Adapt = Full(method="full")
-    optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
-    schedule: Schedule = Schedule()
-    unfreezing: Unfreezing | None = None
-    stability: Stability = Stability()
-    early_stop: EarlyStop | None = None
-    watchdog: Watchdog = Watchdog()
-    batch: FinetuneBatch
-    stop: Stop
-    checkpoint: Checkpoint = Checkpoint()
-    evaluate: Validate = Validate()
-    search: Search
-    resources: TuneResources = TuneResources()
-
-
-class CompressRecipe(Recipe):
-    kind: Literal["compress"]
     model: SourceModel
     compress: CompressSettings
     resources: CompressResources = CompressResources()
+
+
+class PretrainRecipe(Pretraining, Recipe):
+    kind: Literal["pretrain"]
+
+
+class FinetuneRecipe(Finetuning, Recipe):
+    kind: Literal["finetune"]
+
+
+class CompressRecipe(Compression, Recipe):
+    kind: Literal["compress"]
+
+
+class Trial(Section):
+    """What the trials of a sweep are; name, place and seed are the sweep's."""
+
+    kind: str
+
+
+class PretrainTrial(Pretraining, Trial):
+    kind: Literal["pretrain"]
+
+
+class FinetuneTrial(Finetuning, Trial):
+    kind: Literal["finetune"]
+
+
+class CompressTrial(Compression, Trial):
+    kind: Literal["compress"]
+
+
+class CompressAfter(Section):
+    """Compresses what a trial made."""
+
+    compress: CompressSettings
+    resources: CompressResources = CompressResources()
+
+
+class EvaluateAfter(Section):
+    """Scores what a trial made; the compressed model, if it was compressed."""
+
+    data: EvaluateData
+    evaluate: EvaluateSettings = EvaluateSettings()
+    resources: EvaluateResources = EvaluateResources()
+
+
+class After(Section):
+    """What follows each trial that was trained to its end; its figures are objectives as well: `compress.size_ratio`."""
+
+    compress: CompressAfter | None = None
+    evaluate: EvaluateAfter | None = None
+
+
+class TuneRecipe(Recipe):
+    """Many runs of one recipe that differ in what `search` names; the winner becomes the artifact."""
+
+    not_identity: ClassVar[frozenset[str]] = Recipe.not_identity | {
+        "trial.resources",
+        "trial.checkpoint",
+        "trial.watchdog",
+        "after.compress.resources",
+        "after.evaluate.resources",
+        "search.budget",
+    }
+
+    kind: Literal["tune"]
+    trial: Annotated[FinetuneTrial | PretrainTrial | CompressTrial, Field(discriminator="kind")]
+    after: After = After()
+    search: Search
+    resources: TuneResources = TuneResources()
+
+    @property
+    def first(self) -> PretrainRecipe | FinetuneRecipe | CompressRecipe:
+        """What a trial is before the search changes anything, with the sweep's name and place."""
+        raw = self.trial.model_dump(mode="json") | {"name": self.name, "seed": self.seed, "output": self.output}
+        made = KINDS[self.trial.kind].model_validate(raw)
+        assert isinstance(made, PretrainRecipe | FinetuneRecipe | CompressRecipe)
+        return made
 
 
 class EvaluateRecipe(Recipe):

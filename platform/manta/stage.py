@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manta import artifact as artifacts
 from manta import recipe as recipes
@@ -13,6 +13,9 @@ from manta.artifact import Artifact, Draft
 from manta.errors import InputError, MantaError, Problem, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import PipelineRecipe, Recipe
+
+if TYPE_CHECKING:
+    from manta.train.marks import Marks
 
 # kind -> the module of its room. Each has `run(recipe, draft, progress) -> dict` (the figures for the manifest), may
 # have `problems(recipe)` (what a schema cannot say, of the recipe alone), `check(recipe, inputs)` (raises InputError
@@ -47,9 +50,10 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
+def run(recipe: Recipe, progress: Progress, replace: bool = False, marks: Marks | None = None) -> Outcome:
     """Make the artifact of `recipe`, or return it if this very run is complete.
 
+    `marks`: steps at which a training asks whether it is to go on, where it belongs to a sweep.
     Raises InputError before anything starts, StageFailed (resumable) afterwards, GateRefused from a gate.
     """
     started = time.monotonic()
@@ -69,7 +73,7 @@ def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
             room.check(recipe, inputs)
         if begun.resumed:
             progress.note("an earlier attempt broke off here: carrying on")
-        made = _make(room, recipe, begun, progress)
+        made = _make(room, recipe, begun, progress, marks)
     _leave_page(made, progress)
     seconds = time.monotonic() - started
     progress.end(
@@ -84,9 +88,11 @@ def run(recipe: Recipe, progress: Progress, replace: bool = False) -> Outcome:
     return Outcome(made, False, seconds)
 
 
-def _make(room: Any, recipe: Recipe, begun: Draft, progress: Progress) -> Artifact:
+def _make(room: Any, recipe: Recipe, begun: Draft, progress: Progress, marks: Marks | None) -> Artifact:
     try:
-        return begun.finish(room.run(recipe, begun, progress))
+        return begun.finish(
+            room.run(recipe, begun, progress, marks) if marks is not None else room.run(recipe, begun, progress)
+        )
     except (MantaError, KeyboardInterrupt):
         raise
     except OSError as error:

@@ -40,7 +40,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "manta.adapt",
     ),
     "manta.quick": ("manta.tasks", "manta.models", "manta.train.objective", "manta.doctor"),
-    "manta.tune": ("manta.train.run", "manta.stage"),
+    "manta.tune": ("manta.train.run", "manta.train.marks", "manta.train.metrics", "manta.stage"),
     "manta.compress": ("manta.models", "manta.tasks", "manta.data"),
     "manta.plan": ("manta.models", "manta.adapt.counting", "manta.data.shards", "manta.train", "manta.doctor"),
     # Objectives and adapters: to compare as was learnt, and to prove that what is served is what was trained.

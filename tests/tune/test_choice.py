@@ -1,80 +1,63 @@
-"""What a sweep makes of its trials' results, without running any."""
+"""What a sweep shows of its trials, without running any."""
 
 import io
 import json
+from typing import Any
 
 import pytest
 
-from manta import recipe as recipes
-from manta import stage
-from manta.errors import RecipeError
+from manta import cluster
 from manta.progress import Progress
-from manta.schema import TuneRecipe
 from manta.tune import board, sweep
+from tests.tune.simulated import search
+from tests.tune.test_space import tune
 
 
-def result(name: str, metric: float | None, reason: str = "") -> dict:
-    status = "failed" if metric is None else "complete"
-    return {"trial": name, "overrides": {"optimizer.lr": 0.1}, "status": status, "metric": metric, "reason": reason}
+def line(name: str, loss: float | None, status: str = "complete", **more: Any) -> dict[str, Any]:
+    figures = {} if loss is None else {"validation_loss": loss}
+    made = {"trial": name, "overrides": {"optimizer.lr": 0.1}, "status": status, "step": None, "figures": figures}
+    return made | {"reason": ""} | more
 
 
-def test_the_best_is_the_lowest_or_highest_and_the_first_of_equals() -> None:
-    results = [result("000", 2.0), result("001", None, "lost"), result("002", 1.0), result("003", 1.0)]
-    assert sweep.choose(results, "min") is results[2]
-    assert sweep.choose(results, "max") is results[0]
-    assert sweep.choose([result("000", None)], "min") is None
+def test_trials_never_wait_for_each_other_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(cpus: int, gpus: int = 0, workers: int = 1, each: int = 1, gpu: int = 0, trials: int = 8) -> int:
+        monkeypatch.setattr(cluster, "total_cpus", lambda: cpus)
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": gpus})
+        recipe = tune({"optimizer.lr": {"uniform": [0.1, 0.2]}}, trials=trials)
+        recipe = recipe.model_copy(update={"resources": recipe.resources.model_copy(update={"concurrent_trials": 4})})
+        return sweep.room(recipe, workers, each, gpu)
+
+    assert at_once(2) == 2
+    assert at_once(2, workers=2) == 1
+    assert at_once(16) == 4
+    assert at_once(16, each=3, workers=2) == 2
+    assert at_once(16, gpu=1, gpus=3) == 3
+    assert at_once(16, trials=1) == 1
+    assert at_once(2, workers=2, each=2) == 1, "what cannot fit at all is refused elsewhere"
 
 
-def test_trials_never_wait_for_each_other_for_ever() -> None:
-    def at_once(**changes: int) -> int:
-        room = {"wanted": 4, "todo": 8, "workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0, "cpus": 2, "gpus": 0}
-        return sweep.concurrency(**(room | changes))
-
-    assert at_once() == 2
-    assert at_once(workers=2) == 1
-    assert at_once(cpus=16) == 4
-    assert at_once(cpus=16, cpus_per_worker=3, workers=2) == 2
-    assert at_once(cpus=16, gpus_per_worker=1, gpus=3) == 3
-    assert at_once(cpus=16, todo=1) == 1
-    assert at_once(workers=2, cpus_per_worker=2) == 1, "what cannot fit at all is refused elsewhere"
-
-
-def test_the_table_marks_the_best_and_says_why_others_failed() -> None:
-    results = [result("000", 2.5), result("001", None, "no space\nmore")]
-    lines = board.table(results, "validation_loss", results[0]).splitlines()
+def test_the_table_marks_the_best_and_says_why_others_are_not_there() -> None:
+    trials = [
+        line("000", 2.5),
+        line("001", None, "failed", reason="no space\nmore"),
+        line("002", 3.0, "given up", step=9, overrides={}),
+    ]
+    lines = board.table(trials, search(), trials[0]).splitlines()
     assert lines[1].split() == ["trial", "lr", "validation", "loss"]
-    assert lines[2].endswith("2.5  <- best")
+    assert lines[2].endswith("2.5              <- best")
     assert lines[3].endswith("failed: no space")
+    assert lines[4].split() == ["002", "-", "3", "given", "up", "at", "step", "9"]
 
 
 def test_the_board_adds_up_what_trials_report() -> None:
     stream = io.StringIO()
-    shown = board.Board(Progress(as_json=True, stream=stream), done=1, total=4, mode="min")
-    shown.update(0.5, 1.0, "steps", trial="001", loss=3.0)
-    shown.update(1.0, 1.0, "trials", trial="002", result=float("nan"))
-    shown.update(1.0, 1.0, "trials", trial="001", result=2.0)
-    shown.update(1.0, 1.0, "trials", trial="003", result=2.5)
-    events = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert events[0]["done"] == 1.5
-    assert events[0]["loss of 001"] == 3.0
+    shown = board.Board(Progress(as_json=True, stream=stream))
+    shown.update(0.5, 1.0, "steps", run="001", loss=3.0)
+    assert not stream.getvalue(), "how many trials there are is not known yet"
+    shown.update(0.7, 1.0, "steps", run="002", loss=2.5)
+    shown.update(1, 4, "trials", sweep=True, best=2.0)
+    events = [json.loads(text) for text in stream.getvalue().splitlines()]
     assert events[-1] | {"seconds_left": None} == {
-        "event": "progress", "stage": "", "done": 4.0, "total": 4, "unit": "trials", "seconds_left": None, "best": 2.0,
+        "event": "progress", "stage": "", "done": 1, "total": 4, "unit": "trials", "seconds_left": None,
+        "loss of 001": 3.0, "loss of 002": 2.5, "best": 2.0,
     }  # fmt: skip
-
-
-def test_an_unknown_metric_is_refused_before_anything_starts() -> None:
-    recipe = recipes.validate(
-        {
-            "kind": "tune",
-            "name": "sweep",
-            "data": {"examples": "shards"},
-            "model": {"source": "base"},
-            "task": {"name": "chat"},
-            "batch": {"samples": 8},
-            "stop": {"steps": 3},
-            "search": {"space": {"optimizer.lr": {"uniform": [0.1, 0.2]}}, "metric": "valdation_loss"},
-        }
-    )
-    assert isinstance(recipe, TuneRecipe)
-    with pytest.raises(RecipeError, match=r"search.metric = 'valdation_loss': choose one of validation_loss"):
-        stage.refuse_problems(recipe)

@@ -14,27 +14,50 @@ from manta import artifact as artifacts
 from manta import recipe as recipes
 from manta import stage
 from manta.progress import Progress
-from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe
 from manta.storage import Folder
-from manta.tune import space
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
-def raw(kind: str, model: Path, pairs: Path, output: str, **changes: Any) -> dict[str, Any]:
+def trial(model: Path, pairs: Path, **changes: Any) -> dict[str, Any]:
     made = {
-        "kind": kind,
-        "name": "run",
-        "output": output,
         "data": {"examples": str(pairs), "validation_fraction": 0.3},
         "model": {"source": str(model)},
         "task": {"name": "chat", "max_tokens": 64},
         "optimizer": {"lr": 1.0e-3, "precision": "fp32"},
         "batch": {"samples": 4},
-        "stop": {"steps": 3},
+        "stop": {"steps": 6},
         "resources": {"micro_batch": 2},
     }
     return made | changes
+
+
+def sweep(model: Path, pairs: Path, output: Path, **search: Any) -> dict[str, Any]:
+    """Five trials, of which one must fail; at steps 2 and 4 the better half goes on."""
+    entries = {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}, "adapt.freeze_layers": {"choice": [0, 1, 99]}}
+    return {
+        "kind": "tune",
+        "name": "run",
+        "output": str(output),
+        "seed": 3,
+        "trial": {"kind": "finetune", **trial(model, pairs, adapt={"method": "freeze"})},
+        "search": {
+            "trials": 5,
+            "in_flight": 2,
+            "space": entries,
+            "early": {"method": "asha", "first_step": 2, "factor": 2},
+            **search,
+        },
+        "resources": {"concurrent_trials": 2},
+    }
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+    """What a sweep says of its trials, but for how long they took."""
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    timed = ("seconds", "train_seconds", "worker_seconds", "tokens_per_second", "resumed_from_step")
+    return [line | {"figures": {k: v for k, v in line["figures"].items() if k not in timed}} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -45,51 +68,58 @@ def swept(
     manta_cli: Any,
     wait_until: Callable[..., None],
 ) -> dict[str, Any]:
-    """A sweep of three trials, one of which must fail, killed -9 after its first trial and run again."""
-    folder = tmp_path_factory.mktemp("sweep")
-    entries = {"adapt.freeze_layers": {"choice": [0, 1, 99]}}  # the model has two layers
-    recipe = raw(
-        "tune", tiny_model, pairs, str(folder), adapt={"method": "freeze"}, search={"trials": 3, "space": entries}
-    )
-    # A seed whose last trial is the one to fail, so that the first is there when the sweep is killed.
-    recipe["seed"] = next(
-        seed for seed in range(99)
-        if space.sample(recipes.validate(recipe).search, seed)[2] == {"adapt.freeze_layers": 99}
-    )  # fmt: skip
-    file = folder / "tune.yaml"
-    file.write_text(yaml.safe_dump(recipe))
-    first = folder / "run/trials/000"
-    killed = manta_cli.start("tune", str(file))
-    wait_until(lambda: (first / "COMPLETE").exists() or killed.poll() is not None, seconds=300, what="the first trial")
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert not (folder / "run/COMPLETE").exists()
-    before = json.loads((folder / "run/manifest.json").read_text())["fingerprint"]
-    made_at = (first / "COMPLETE").stat().st_mtime_ns
-    again = manta_cli("tune", str(file), timeout=420)
-    return {"folder": folder, "recipe": recipe, "before": before, "made_at": made_at, "again": again}
+    """A sweep that runs to its end, and the same one killed -9 twice and then resumed."""
+    whole, broken = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("broken")
+    for folder in (whole, broken):
+        (folder / "tune.yaml").write_text(yaml.safe_dump(sweep(tiny_model, pairs, folder)))
+    undisturbed = manta_cli("tune", str(whole / "tune.yaml"), timeout=420)
+    moments = [
+        lambda: any(broken.glob("run/trials/*/metrics.jsonl")),
+        lambda: any(broken.glob("run/trials/*/COMPLETE")),
+    ]
+    for moment in moments:
+        killed = manta_cli.start("tune", str(broken / "tune.yaml"))
+        wait_until(
+            lambda moment=moment, killed=killed: moment() or killed.poll() is not None,
+            seconds=300,
+            what="a moment to kill",
+        )
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        assert not (broken / "run/COMPLETE").exists()
+    again = manta_cli("resume", str(broken / "run"), timeout=420)
+    return {"whole": whole / "run", "broken": broken / "run", "undisturbed": undisturbed, "again": again}
 
 
-def test_a_killed_sweep_carries_on(swept: dict[str, Any]) -> None:
-    again = swept["again"]
-    assert again.returncode == 0, again.stderr
-    made = artifacts.open_artifact("run", str(swept["folder"]))
-    assert made.fingerprint == swept["before"]
-    assert (swept["folder"] / "run/trials/000/COMPLETE").stat().st_mtime_ns == swept["made_at"], "not trained again"
-    assert "1 of 3 trials are complete already" in again.stderr
-    assert "experiment" not in again.stdout, "stdout is Manta's own"
+def test_a_killed_sweep_ends_as_the_undisturbed_one(swept: dict[str, Any]) -> None:
+    assert swept["undisturbed"].returncode == 0, swept["undisturbed"].stderr
+    assert swept["again"].returncode == 0, swept["again"].stderr
+    assert table(swept["broken"]) == table(swept["whole"])
+    one, two = (artifacts.open_artifact("run", str(swept[name].parent)) for name in ("whole", "broken"))
+    assert one.fingerprint == two.fingerprint
+    assert one.folder.file_sha256("model/model.safetensors") == two.folder.file_sha256("model/model.safetensors")
+    assert "experiment" not in swept["again"].stdout, "stdout is Manta's own"
 
 
-def test_a_failed_trial_is_recorded_and_the_best_of_the_others_wins(swept: dict[str, Any]) -> None:
-    made = artifacts.open_artifact("run", str(swept["folder"]))
-    lines = [json.loads(line) for line in made.folder.read_text("trials.jsonl").splitlines()]
-    assert [line["status"] for line in lines] == ["complete", "complete", "failed"]
-    assert "adapt.freeze_layers = 99, but the model has 2 layers" in lines[2]["reason"]
-    best = min(lines[:2], key=lambda line: line["metric"])
+def test_trials_fail_are_given_up_and_the_best_wins(swept: dict[str, Any]) -> None:
+    made = artifacts.open_artifact("run", str(swept["whole"].parent))
+    lines = table(swept["whole"])
+    by_status = {
+        status: [line for line in lines if line["status"] == status] for status in ("complete", "given up", "failed")
+    }
+    assert all(by_status.values()), "the seed has all three"
+    assert len(lines) == 5
+    for line in by_status["failed"]:
+        assert "adapt.freeze_layers = 99, but the model has 2 layers" in line["reason"]
+    for line in by_status["given up"]:
+        assert line["step"] in (2, 4)
+        assert not (swept["whole"] / f"trials/{line['trial']}/COMPLETE").exists()
+        steps = [json.loads(text)["step"] for text in (swept["whole"] / f"trials/{line['trial']}/metrics.jsonl").open()]
+        assert max(steps) == line["step"], "not a step more"
+    best = min(by_status["complete"], key=lambda line: line["figures"]["validation_loss"])
     assert made.metrics["best_trial"] == best["trial"]
     assert made.metrics["best_overrides"] == best["overrides"]
-    assert made.metrics["validation_loss"] == best["metric"]
-    assert (made.metrics["trials"], made.metrics["failed_trials"]) == (3, 1)
+    assert made.metrics["objectives"] == {"validation_loss": best["figures"]["validation_loss"]}
     for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
         assert made.folder.file_sha256(f"model/{name}") == made.folder.file_sha256(
             f"trials/{best['trial']}/model/{name}"
@@ -99,17 +129,18 @@ def test_a_failed_trial_is_recorded_and_the_best_of_the_others_wins(swept: dict[
     )
 
 
-def test_a_trial_is_an_ordinary_run(
-    swept: dict[str, Any], ray_session: None, output: str, silent: Progress, tiny_model: Path, pairs: Path
+def test_the_winner_s_recipe_makes_it_again(
+    swept: dict[str, Any], ray_session: None, output: str, silent: Progress
 ) -> None:
-    """The second trial, trained alone under the same recipe, gives the same fingerprint and the same bytes."""
-    recipe = recipes.validate(swept["recipe"])
-    assert isinstance(recipe, TuneRecipe)
-    trial = space.trials(recipe, str(pairs), str(tiny_model), output)[1]
-    alone = stage.run(trial.recipe, silent).artifact
-    swept_trial = artifacts.open_artifact("001", f"{swept['folder']}/run/trials")
-    assert alone.fingerprint == swept_trial.fingerprint
-    assert alone.manifest["content"] == swept_trial.manifest["content"]
+    """A trial is an ordinary run: its recipe, run alone and never held at a mark, gives the same weights."""
+    recipe = recipes.load(swept["whole"] / "best.yaml", [f"output={output}"])
+    assert isinstance(recipe, FinetuneRecipe)
+    alone = stage.run(recipe, silent).artifact
+    made = artifacts.open_artifact("run", str(swept["whole"].parent))
+    winner = artifacts.open_artifact(made.metrics["best_trial"], f"{swept['whole']}/trials")
+    assert alone.fingerprint == winner.fingerprint
+    assert alone.folder.file_sha256("model/model.safetensors") == winner.folder.file_sha256("model/model.safetensors")
+    assert alone.metrics["validation_loss"] == winner.metrics["validation_loss"]
 
 
 def test_lora_under_zero_2_leaves_an_adapter_that_peft_loads_and_a_merged_model(
@@ -122,14 +153,14 @@ def test_lora_under_zero_2_leaves_an_adapter_that_peft_loads_and_a_merged_model(
     settings = {"method": "lora", "rank": 4, "targets": ["q_proj", "v_proj"]}
     resources = {"workers": 2, "zero_stage": 2, "micro_batch": 1}
     recipe = recipes.validate(
-        raw(
-            "finetune",
+        {"kind": "finetune", "name": "run", "output": output}
+        | trial(
             tiny_model,
             pairs,
-            output,
             adapt=settings,
             resources=resources,
             optimizer={"lr": 1e-2, "precision": "fp32"},
+            stop={"steps": 3},
         )
     )
     assert isinstance(recipe, FinetuneRecipe)

@@ -27,7 +27,7 @@ PLANS: dict[str, Any] = {
     "prepare": others.prepare,
     "pretrain": training.train,
     "finetune": training.train,
-    "tune": training.train,
+    "tune": training.tune,
     "compress": others.compress,
     "evaluate": others.evaluate,
     "serve": others.serve,

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from manta import artifact
 from manta.errors import InputError
 from manta.plan.figures import Given
-from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.model import NewModel
 from manta.sections.objective import Masking
 from manta.sections.tasks import Comparing, EmbeddingTask, TextToText
 from manta.storage import NoStore
 
-Training = PretrainRecipe | FinetuneRecipe | TuneRecipe
+Training = PretrainRecipe | FinetuneRecipe
 
 
 class Rows(NamedTuple):
@@ -59,7 +59,7 @@ def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
     return None
 
 
-def _task_rows(recipe: FinetuneRecipe | TuneRecipe, notes: list[str]) -> Rows:
+def _task_rows(recipe: FinetuneRecipe, notes: list[str]) -> Rows:
     task, target = recipe.task, None
     if not isinstance(task, TextToText):
         length = task.max_tokens
@@ -77,7 +77,7 @@ def _task_rows(recipe: FinetuneRecipe | TuneRecipe, notes: list[str]) -> Rows:
     return Rows(length, count, None, target, sides=sides)
 
 
-def _reads_apart(recipe: FinetuneRecipe | TuneRecipe) -> bool:
+def _reads_apart(recipe: FinetuneRecipe) -> bool:
     """Whether the model, if it is there, reads what is asked with an encoder and answers with a decoder."""
     from manta.models import classes
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from manta import artifact
 from manta.errors import InputError
-from manta.plan import gpus, sources
+from manta.plan import gpus, others, sources
 from manta.plan.figures import GIB, RAY_BYTES, WORKER_BYTES, Figures, Given
 from manta.plan.sources import Rows, Training
-from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
+from manta.schema import CompressRecipe, PretrainRecipe, TuneRecipe
 
 if TYPE_CHECKING:
     from manta.models.memory import Setting
@@ -20,15 +20,27 @@ FLOPS_PER_CORE = {"bf16": 0.17e12, "fp32": 0.07e12, "emulated bf16": 0.024e12}
 ASSUMED_GPU = "h100"  # where a recipe wants GPUs and nobody says which
 
 
-def train(recipe: Training, figures: Figures, given: Given) -> None:
+def tune(recipe: TuneRecipe, figures: Figures, given: Given) -> None:
+    """Of one trial, and of all of them together; none is taken to be given up before its end."""
+    one, search = recipe.first, recipe.search
+    if search.trials * search.repeats > 1:
+        figures["trials"] = search.trials * search.repeats
+    if isinstance(one, CompressRecipe):
+        others.compress(one, figures, given)
+        return
+    if search.early is not None:
+        figures["notes"].append("trials that search.early gives up are counted whole: the sweep takes less")
+    train(one, figures, given, recipe.resources.concurrent_trials)
+
+
+def train(recipe: Training, figures: Figures, given: Given, at_once: int = 1) -> None:
+    """`at_once`: runs that share this machine's memory."""
     from manta.models import formulas
 
     notes = figures["notes"]
     rows = sources.rows(recipe, given, notes)
     config = sources.config(recipe, rows, notes)
     _length(recipe, rows, given, figures)
-    if isinstance(recipe, TuneRecipe) and recipe.search.trials > 1:
-        figures["trials"] = recipe.search.trials
     if config is None or rows is None:
         if given.gpu or given.measure:
             raise InputError(
@@ -48,11 +60,11 @@ def train(recipe: Training, figures: Figures, given: Given) -> None:
         each = rows.sides * formulas.flops_per_token(config, rows.seq_len, rows.target_len, rows.scored)
         figures["flops"] = figures["tokens"] * each * figures.get("trials", 1)
     setting = _setting(recipe, rows, moving, figures)
-    figures["disk_bytes"] = _disk(recipe, figures["parameters"], moving)
+    figures["disk_bytes"] = figures.get("trials", 1) * _disk(recipe, figures["parameters"], moving)
     if given.gpu is not None:
         gpus.advise(recipe, config, setting, figures, given)
         return
-    _memory(recipe, config, setting, figures)
+    _memory(recipe, config, setting, figures, at_once)
     if "flops" in figures:
         figures["hours"] = figures["flops"] / _rate(recipe, given, notes) / 3600
     if given.measure:
@@ -104,20 +116,19 @@ def _setting(recipe: Training, rows: Rows, moving: int, figures: Figures) -> Set
 
 
 def _disk(recipe: Training, parameters: int, moving: int) -> int:
-    """Checkpoints, one more than are kept while the next is written, and the model; of all trials of a sweep."""
+    """Checkpoints, one more than are kept while the next is written, and the model."""
     from manta.models import memory
 
-    trials = recipe.search.trials if isinstance(recipe, TuneRecipe) else 1
     weights = parameters * memory.BYTES[recipe.optimizer.precision]
     values = memory.moments(recipe.optimizer.name, bool(recipe.optimizer.momentum))
     master = 4 if recipe.resources.zero_stage or recipe.optimizer.precision == "bf16" else 0
-    return int(trials * ((recipe.checkpoint.keep + 1) * (weights + moving * (4 * values + master)) + weights))
+    return int((recipe.checkpoint.keep + 1) * (weights + moving * (4 * values + master)) + weights)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def _memory(recipe: Training, config: dict[str, Any], setting: Setting, figures: Figures) -> None:
+def _memory(recipe: Training, config: dict[str, Any], setting: Setting, figures: Figures, runs: int) -> None:
     """Memory of one worker by part, and whether it fits: on this machine when the workers' CPUs are its own."""
     figures["memory_per_worker"] = mine = parts(config, setting)
     if recipe.resources.address is not None or recipe.resources.gpus_per_worker:
@@ -126,15 +137,11 @@ def _memory(recipe: Training, config: dict[str, Any], setting: Setting, figures:
             "name their GPUs with --gpu"
         )
         return
-    at_once = _at_once(recipe)
+    at_once = recipe.resources.workers * runs
     figures["memory_bytes"] = mine["total_bytes"] * at_once + RAY_BYTES
     there = artifact.hardware()["memory_bytes"]
     if figures["memory_bytes"] > there:
         raise _too_large(config, setting, mine["total_bytes"], at_once, there)
-
-
-def _at_once(recipe: Training) -> int:
-    return recipe.resources.workers * (recipe.resources.concurrent_trials if isinstance(recipe, TuneRecipe) else 1)
 
 
 def parts(config: dict[str, Any], setting: Setting) -> dict[str, int]:
@@ -205,7 +212,7 @@ def _try(recipe: Training, figures: Figures) -> None:
     """Add what a few steps of the recipe itself held, and replace the steps and hours by what follows from them."""
     from manta.train import probe
 
-    tried = probe.measure(_one_trial(recipe))
+    tried = probe.measure(recipe)
     found = tried.worker
     total = found.process_bytes + found.training_bytes
     held = {"process_bytes": found.process_bytes, "model_and_step_bytes": found.training_bytes, "total_bytes": total}
@@ -222,17 +229,3 @@ def _try(recipe: Training, figures: Figures) -> None:
     figures["notes"].append(
         f"measured: the median of {found.steps} steps on the hardware that training will have; hours are of steps and validations"
     )
-
-
-def _one_trial(recipe: Training) -> PretrainRecipe | FinetuneRecipe:
-    """The recipe, or what a sweep trains before its search changes anything."""
-    if not isinstance(recipe, TuneRecipe):
-        return recipe
-    from manta import recipe as recipes
-
-    raw = {**recipes.resolved(recipe), "kind": "finetune"}
-    del raw["search"]
-    raw["resources"] = {name: value for name, value in raw["resources"].items() if name != "concurrent_trials"}
-    one = recipes.validate(raw, origin="plan")
-    assert isinstance(one, FinetuneRecipe)
-    return one

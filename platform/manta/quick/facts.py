@@ -103,6 +103,10 @@ def _run(found: Resolved) -> dict[str, Any]:
         return {}
     manifest = artifact.read_manifest(Folder(found.path)) or {}
     recipe, inputs = manifest["recipe"], manifest["inputs"]
+    if found.kind == "tune":
+        recipe, inputs = recipe["trial"], {role.removeprefix("trial."): made for role, made in inputs.items()}
+    if "task" not in recipe:
+        return {}  # a sweep of other runs
     kept = None if "data.validation" in inputs else recipe["data"]["validation_fraction"]
     return {"taught": recipe["task"], "learnt_from": inputs["data.examples"]["content"], "kept_back": kept}
 

@@ -25,6 +25,7 @@ ExampleFile = Annotated[str, Input(("file",))]
 TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "directory"))]
 Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]
 Evaluation = Annotated[str, Input(("evaluate",))]
+Sweep = Annotated[str, Input(("tune",))]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]

@@ -109,5 +109,10 @@ class TrainResources(Section):
         return self
 
 
-class TuneResources(TrainResources):
-    concurrent_trials: Positive = Field(1, description="at most; fewer where the cluster is smaller")
+class TuneResources(Section):
+    """Of the sweep itself; what each of its trials gets stands in the trial's own resources."""
+
+    concurrent_trials: Positive = Field(
+        1, description="runs that train at once, at most; fewer where the cluster is smaller"
+    )
+    address: str | None = Field(None, description="Ray address; none starts Ray on this machine")

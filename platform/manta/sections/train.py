@@ -1,8 +1,8 @@
-"""The vocabulary of recipes: the sections of training, fine-tuning and sweeps."""
+"""The vocabulary of recipes: the sections of training and fine-tuning."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -76,17 +76,6 @@ class FinetuneData(Section):
     )
     validation_fraction: Fraction = Field(0.05, description="of the examples, where they are one file; chosen by hash")
     columns: dict[str, str] = Field({}, description="field of the task -> column of the file, where they differ")
-
-
-class Search(Section):
-    """Random search over any field of the recipe it stands in; each trial is an ordinary fine-tuning run."""
-
-    space: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="path -> {choice: [..]}, {uniform: [a, b]}, {loguniform: [a, b]} or {randint: [a, b]}"
-    )
-    trials: Positive = 4
-    metric: str = Field("validation_loss", description="a figure of the trial's manifest")
-    mode: Literal["min", "max"] = "min"
 
 
 class PretrainData(Section):

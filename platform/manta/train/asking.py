@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from manta.objectives import NOT_SCORED
-from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe
 from manta.sections.tasks import TextToText
 from manta.storage import Folder
 from manta.tasks import TASKS
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from manta.train.job import Job
 
 
-def figures_of(recipe: FinetuneRecipe | TuneRecipe, config: Mapping[str, Any]) -> tuple[str, ...]:
+def figures_of(recipe: FinetuneRecipe, config: Mapping[str, Any]) -> tuple[str, ...]:
     """What validation scores of a model of `config` (config.json): the task's figures, of encoder-decoders alone.
 
     None with ZeRO stage 3: no worker has the whole model then, and all would have to lend their parts for every token.

@@ -12,6 +12,7 @@ from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.objective import Objective
 from manta.storage import Folder
 from manta.tasks.labels import Labels
+from manta.train.marks import Marks
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Job:
     mailbox: Any  # cluster.relay's actor
     labels: Labels | None = None  # of a task that labels
     head: dict[str, Any] | None = None  # what config.json is to say of its head
+    marks: Marks | None = None  # at which the run asks whether it is to go on
     tokens: int | None = None  # that embeddings must have rows for, where the task brings tokens of its own
 
 

@@ -19,6 +19,7 @@ from manta.train.course import Course
 from manta.train.driver import Driver
 from manta.train.export import export, load_best
 from manta.train.job import Job, model_of
+from manta.train.marks import Gate
 from manta.train.saving import Checkpoints
 from manta.train.schedule import learning_rate
 from manta.train.watchdog import Watchdog
@@ -86,12 +87,14 @@ def train(job: Job) -> dict[str, Any]:
     metrics = Metrics(folder, state.metrics_lines if state else 0, step) if rank == 0 else None
     show = validation.Show(job, engine) if rank == 0 and isinstance(recipe, PretrainRecipe) else None
     held_out, judge = validation.rows_of(job, rank), validation.judge_of(job, rank)
-    resumed_from, stopping, started, trained_seconds = step, False, time.monotonic(), 0.0
+    resumed_from, started, trained_seconds = step, time.monotonic(), 0.0
     pace, peak = speeds.Pace(), speeds.peak(recipe.optimizer.precision) if rank == 0 else None
     saves = Checkpoints(folder, rank, resources, recipe.checkpoint.keep, engine, course, metrics, dog, driver, state)
     if metrics:
         taken = {"process_s": process_s, "build_s": built - entered, "load_s": time.monotonic() - built}
         metrics.add("start", step, **{name: round(seconds, 3) for name, seconds in taken.items()})
+    gate = Gate(job.marks, rank, engine, dog)
+    stopping = gate.closed(step, None)
     moving, tokens_before = False, int(metrics.last["train"]["tokens"]) if metrics and step else 0
     trained_tokens = tokens_before
 
@@ -137,8 +140,8 @@ def train(job: Job) -> dict[str, Any]:
             saves.note_finished()
 
         at_end = step == job.feed.steps
-        best = False
-        if (step % recipe.evaluate.every_steps == 0 or at_end) and held_out:
+        at_mark, best, measured = step in gate.steps and not at_end, False, None
+        if (step % recipe.evaluate.every_steps == 0 or at_end or at_mark) and held_out:
             with dog.during("validation"):
                 measured = validation.measure(engine, held_out, parts, judge)
             best = course.validated(step, measured)
@@ -146,13 +149,15 @@ def train(job: Job) -> dict[str, Any]:
                 metrics.add("validation", step, **measured)
                 for line in show.at(step) if show else ():
                     metrics.add("sample", step, **line)
-        if step % recipe.checkpoint.every_steps == 0 or at_end or stopping or best or course.exhausted:
+        if step % recipe.checkpoint.every_steps == 0 or at_end or at_mark or stopping or best or course.exhausted:
             saves.save(step)
+        stopping = stopping or (at_mark and gate.closed(step, measured))
 
     saves.settle()
     dog.close()
     finished = step == job.feed.steps or course.exhausted
     figures: dict[str, Any] = {"stopped": not finished, "moving": moving and not finished, "step": step}
+    figures["halted"] = gate.halted and not finished
     if finished:
         if course.spared not in (None, step):
             load_best(engine, folder, course.spared, rank, resources)

@@ -7,7 +7,7 @@ from typing import Any
 from manta.errors import InputError
 from manta.models import classes
 from manta.models.families import Kind
-from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.objective import (
     AnswerSpan,
     Clm,
@@ -48,7 +48,7 @@ KINDS_SAID: dict[Kind, str] = {
 
 
 def objective_of(
-    recipe: PretrainRecipe | FinetuneRecipe | TuneRecipe, config: dict[str, Any], labels: Labels | None = None
+    recipe: PretrainRecipe | FinetuneRecipe, config: dict[str, Any], labels: Labels | None = None
 ) -> Objective:
     """The objective of a recipe for a model of `config` (the content of its config.json).
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from manta.sections.objective import Masking, Objective
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
 from manta.train import optimizers, samples, schedule, shm_op, zero
+from manta.train.marks import Halted, Marks
 
 STOP_SECONDS = 120  # for workers to take the step they are at and save
 
@@ -104,10 +106,10 @@ def _check_compiler(resources: TrainResources) -> None:
         )
 
 
-def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
+def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = None) -> dict[str, Any]:
     """Train `recipe` into `draft`; returns steps, tokens, losses, perplexity, parameters, speed.
 
-    Ctrl-C lets the workers finish their step and save, then raises KeyboardInterrupt. Raises StageFailed when the
+    Raises Halted where training was told to stop at one of `marks`. Ctrl-C lets the workers finish their step and save, then raises KeyboardInterrupt. Raises StageFailed when the
     workers failed more often than resources.max_restarts, or when training itself cannot go on.
     """
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
@@ -117,7 +119,7 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     if isinstance(recipe, FinetuneRecipe) and recipe.task.name == "preference":
         _ask_before(recipe, draft, progress)
     with cluster.relay(progress) as mailbox:
-        job = make_job(recipe, draft, mailbox, progress)
+        job = replace(make_job(recipe, draft, mailbox, progress), marks=marks)
         while (figures := _fit(job, progress)).pop("moving", False):
             progress.note(
                 f"a node of this run is about to leave: saved at step {figures['step']}, carrying on where there is room for "
@@ -125,6 +127,8 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
             )
     if "refused" in figures:
         raise StageFailed(figures["refused"])
+    if figures.pop("halted"):
+        raise Halted(f"halted at step {figures['step']}, saved; `manta resume {draft.folder.url}` carries on")
     if figures.pop("stopped"):
         raise KeyboardInterrupt(f"stopped at step {figures['step']}, saved")
     figures.pop("step")

@@ -1,217 +1,128 @@
-"""Search spaces: what a sweep tries, as a pure function of the recipe."""
+"""Search spaces: which configurations there are, drawn by chance or in order, and the recipe that each of them makes."""
 
 from __future__ import annotations
 
-import difflib
-import math
+import copy
+import itertools
+import json
 import random
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from manta import recipe as recipes
-from manta.errors import Problem, RecipeError
-from manta.schema import FinetuneRecipe, TuneRecipe
-from manta.sections.train import Search
+from manta.schema import After, CompressRecipe, FinetuneRecipe, PretrainRecipe, TuneRecipe
+from manta.sections.search import Search
+from manta.tune.draws import DISTRIBUTIONS, Entry, entry, values
 
-# What a trial may not vary, and why.
-FIXED = {
-    "kind": "a trial is always a fine-tuning run",
-    "name": "trials are named by their number",
-    "output": "trials live in the sweep's own folder",
-    "resources": "resources never change a result, so there is nothing to find",
-    "checkpoint": "checkpoints never change a result, so there is nothing to find",
-    "data.examples": "trials on other examples cannot be compared: run one sweep for each",
-    "data.validation": "trials judged by other examples cannot be compared: run one sweep for each",
-    "model.source": "trials of other models share no lineage: run one sweep for each",
-}
-# Fields of a sweep that its trials do not have.
-SWEEP_ONLY = ("search",)
+Overrides = dict[str, Any]  # field of the trial's recipe -> value
+TrialRecipe = PretrainRecipe | FinetuneRecipe | CompressRecipe
+AFTER = "after."  # how paths begin that are not the trial's own
 
 
-class Trial(NamedTuple):
-    """One configuration: its name (a number), what differs from the sweep's recipe, and the whole recipe."""
+class Made(NamedTuple):
+    """What a configuration means: the run, and what follows it."""
 
-    name: str
-    overrides: dict[str, Any]
-    recipe: FinetuneRecipe
-
-
-Draw = Callable[[Any, float], Any]  # (the distribution's argument, a number in [0, 1)) -> value
+    recipe: TrialRecipe
+    after: After
 
 
-def draw_choice(values: list[Any], unit: float) -> Any:
-    return values[int(unit * len(values))]
+def entries(search: Search) -> dict[str, Entry]:
+    """The fields in an order in which each comes after those that its `when` names."""
+    left = {path: entry(raw) for path, raw in search.space.items()}
+    ordered: dict[str, Entry] = {}
+    while left:
+        ready = [path for path, found in left.items() if not set(found.when) & set(left)]
+        if not ready:
+            raise ValueError(f"the conditions of {', '.join(sorted(left))} wait for each other")
+        ordered |= {path: left.pop(path) for path in ready}
+    return ordered
 
 
-def draw_uniform(bounds: list[float], unit: float) -> float:
-    low, high = bounds
-    return _rounded(low + unit * (high - low))
+def drawn(search: Search, draw: Callable[[str, Entry], Any]) -> Overrides:
+    """A configuration: a value by `draw(path, entry)` for each field that the values before it let be there."""
+    found: Overrides = {}
+    for path, one in entries(search).items():
+        if all(other in found and found[other] in wanted for other, wanted in one.when.items()):
+            found[path] = draw(path, one)
+    return {path: found[path] for path in search.space if path in found}  # as the recipe names them
 
 
-def draw_loguniform(bounds: list[float], unit: float) -> float:
-    low, high = bounds
-    return _rounded(math.exp(math.log(low) + unit * (math.log(high) - math.log(low))))
-
-
-def draw_randint(bounds: list[int], unit: float) -> int:
-    """Both bounds are possible."""
-    low, high = bounds
-    return low + int(unit * (high - low + 1))
-
-
-DISTRIBUTIONS: dict[str, Draw] = {
-    "choice": draw_choice,
-    "uniform": draw_uniform,
-    "loguniform": draw_loguniform,
-    "randint": draw_randint,
-}
-
-
-def sample(search: Search, seed: int) -> list[dict[str, Any]]:
-    """The overrides of every trial, {path: value}, all different; a pure function of the space, the count and the seed.
+def sample(search: Search, seed: int) -> list[Overrides]:
+    """The configurations of a random search, all different; a pure function of the space, the count and the seed.
 
     Latin hypercube sampling (McKay et al. 1979): each field's range is cut into as many parts as there are trials and
-    each part is used once, in shuffled order, so that a few trials already cover the range. Expects a space that
-    `problems` has nothing to say about.
+    each part is used once, in shuffled order, so that a few trials already cover the range.
     """
     strata = {path: list(range(search.trials)) for path in search.space}
     for path, order in strata.items():
         random.Random(f"{seed}/{path}").shuffle(order)
-    drawn: list[dict[str, Any]] = []
+    found: list[Overrides] = []
     for trial in range(search.trials):
         source = random.Random(f"{seed}/{trial}")
         units = {path: (strata[path][trial] + source.random()) / search.trials for path in search.space}
-        overrides = _draw(search, units)
-        while overrides in drawn:  # ends: there are at least as many configurations as trials
-            overrides = _draw(search, {path: source.random() for path in search.space})
-        drawn.append(overrides)
-    return drawn
+        overrides = drawn(search, _by(units))
+        while overrides in found:  # ends: there are at least as many configurations as trials
+            overrides = drawn(search, _by({path: source.random() for path in search.space}))
+        found.append(overrides)
+    return found
 
 
-def trials(recipe: TuneRecipe, examples: str, model: str, output: str, validation: str | None = None) -> list[Trial]:
-    """Every trial, in order. `examples`, `model`, `validation` are where the inputs are; the trials' artifacts go below
-    `output`."""
-    made = []
-    for number, overrides in enumerate(sample(recipe.search, recipe.seed)):
-        raw = _base(recipe)
-        raw["data"]["examples"], raw["model"]["source"] = examples, model
-        raw["data"]["validation"] = validation
-        raw |= {"name": f"{number:03d}", "output": output}
-        for path, value in overrides.items():
-            recipes.set_path(raw, path, value)
-        whole = recipes.validate(raw, origin=f"trial {raw['name']}", kind="finetune")
-        made.append(Trial(raw["name"], overrides, cast(FinetuneRecipe, whole)))
-    return made
-
-
-def problems(recipe: TuneRecipe) -> Iterator[Problem]:
-    """Everything wrong with `search.space`: unknown fields, unfit values, ranges that are none, too few combinations."""
-    search = recipe.search
-    sound = True
-    for path, distribution in search.space.items():
-        found = list(_entry_problems(recipe, path, distribution))
-        sound = sound and not found
-        yield from found
-    if sound and (count := combinations(search)) is not None and count < search.trials:
-        yield Problem(
-            "search.trials",
-            search.trials,
-            f"the space holds only {count} different configurations: set it to {count} or widen the space",
-        )
+def grid(search: Search) -> Iterator[Overrides]:
+    """Every configuration of a space without ranges, each once; the last field varies fastest."""
+    fields = {path: values(entry(raw)) or [] for path, raw in search.space.items()}
+    seen: set[str] = set()
+    for chosen in itertools.product(*fields.values()):
+        units = dict(zip(fields, chosen, strict=True))
+        overrides = drawn(search, lambda path, _, units=units: units[path])  # type: ignore[misc]
+        key = json.dumps(overrides)
+        if key not in seen:  # a field that is not there has no values to tell apart
+            seen.add(key)
+            yield overrides
 
 
 def combinations(search: Search) -> int | None:
     """How many different configurations the space holds; None if some field is continuous."""
-    count = 1
-    for distribution in search.space.values():
-        [(name, argument)] = distribution.items()
-        if name in ("uniform", "loguniform"):
-            return None
-        count *= len(argument) if name == "choice" else argument[1] - argument[0] + 1
-    return count
+    if any(values(entry(raw)) is None for raw in search.space.values()):
+        return None
+    if not any("when" in raw for raw in search.space.values()):
+        count = 1
+        for raw in search.space.values():
+            count *= len(values(entry(raw)) or [])
+        return count
+    return sum(1 for _ in grid(search))
 
 
-def _entry_problems(recipe: TuneRecipe, path: str, distribution: dict[str, Any]) -> Iterator[Problem]:
-    where = f"search.space.{path}"
-    known = [field for field in recipes.field_paths(FinetuneRecipe) if "*" not in field]
-    for fixed, reason in FIXED.items():
-        if path == fixed or path.startswith(f"{fixed}."):
-            yield Problem(where, None, f"cannot be searched: {reason}")
-            return
-    if path not in known:
-        yield Problem(where, None, "unknown field" + _did_you_mean(path, known))
-        return
-    if len(distribution) != 1 or (name := next(iter(distribution))) not in DISTRIBUTIONS:
-        near = difflib.get_close_matches(next(iter(distribution), ""), DISTRIBUTIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        yield Problem(where, distribution, f"give exactly one of {', '.join(DISTRIBUTIONS)}{hint}")
-        return
-    argument = distribution[name]
-    if complaint := _argument_complaint(name, argument):
-        yield Problem(f"{where}.{name}", argument, complaint)
-        return
-    values = argument if name == "choice" else [DISTRIBUTIONS[name](argument, unit) for unit in (0.0, 1 - 1e-12)]
-    for value in values:
-        raw = _base(recipe)
-        recipes.set_path(raw, path, value)
-        try:
-            recipes.validate(raw)
-        except RecipeError as error:
-            # A field beside it may be what is refused, such as both batch.samples and batch.tokens.
-            yield from (Problem(f"{where}.{name}", value, _remedy(problem, path)) for problem in error.problems)
-
-
-def _remedy(problem: Problem, path: str) -> str:
-    return problem.remedy if problem.path == path else f"{problem.path}: {problem.remedy}"
-
-
-def _argument_complaint(name: str, argument: Any) -> str | None:
-    if name == "choice":
-        if not isinstance(argument, list) or not argument:
-            return "needs a list of values, such as [1, 2]"
-        return "holds a value twice: keep one" if any(argument.count(value) > 1 for value in argument) else None
-    number = int if name == "randint" else (int, float)
-    if not (
-        isinstance(argument, list)
-        and len(argument) == 2
-        and all(isinstance(bound, number) and not isinstance(bound, bool) for bound in argument)
-    ):
-        return (
-            "needs two whole numbers: [lowest, highest]"
-            if name == "randint"
-            else "needs two numbers: [lowest, highest]"
-        )
-    if not (math.isfinite(argument[0]) and math.isfinite(argument[1]) and argument[0] < argument[1]):
-        return "the first number must be below the second"
-    return "needs numbers above 0" if name == "loguniform" and argument[0] <= 0 else None
-
-
-def _did_you_mean(path: str, known: list[str]) -> str:
-    leaf = path.rpartition(".")[2]
-    near = [field for field in known if field.rpartition(".")[2] == leaf] or difflib.get_close_matches(path, known, n=1)
-    return (
-        f"; did you mean {near[0]!r}?" if near else f": `manta schema finetune` lists them ({', '.join(known[:6])} ...)"
-    )
-
-
-def _base(recipe: TuneRecipe) -> dict[str, Any]:
-    """The sweep's recipe as that of one fine-tuning run, unvalidated."""
-    raw = {key: value for key, value in recipes.resolved(recipe).items() if key not in SWEEP_ONLY}
-    raw["kind"] = "finetune"
-    # A trial may have another method, and does not read the settings of this one.
-    raw["adapt"] = recipe.adapt.model_dump(mode="json", exclude_defaults=True)
-    raw["resources"] = {key: value for key, value in raw["resources"].items() if key != "concurrent_trials"}
+def unplaced(recipe: TuneRecipe, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """{"trial": ..., "after": ...} of a configuration, unvalidated, without a name and a place."""
+    raw: dict[str, Any] = {
+        "trial": copy.deepcopy(recipe.trial.model_dump(mode="json")),
+        "after": recipe.after.model_dump(mode="json"),
+    }
+    if "adapt" in raw["trial"]:  # a trial may have another method, and does not read the settings of this one
+        raw["trial"]["adapt"] = recipe.trial.adapt.model_dump(mode="json", exclude_defaults=True)  # type: ignore[union-attr]
+    for path, value in overrides.items():
+        recipes.set_path(raw, path if path.startswith(AFTER) else f"trial.{path}", value)
     return raw
 
 
-def _draw(search: Search, units: dict[str, float]) -> dict[str, Any]:
-    drawn = {}
-    for path, distribution in search.space.items():
-        [(name, argument)] = distribution.items()
-        drawn[path] = DISTRIBUTIONS[name](argument, units[path])
-    return drawn
+def made(
+    recipe: TuneRecipe,
+    overrides: Mapping[str, Any],
+    name: str = "000",
+    output: str = "runs",
+    seed: int | None = None,
+    places: Mapping[str, str] | None = None,
+) -> Made:
+    """The recipe of a configuration. `places`: the sweep's inputs by their role, as paths. Raises RecipeError."""
+    raw = unplaced(recipe, overrides)
+    for role, place in (places or {}).items():
+        if role.startswith(("trial.", AFTER)):
+            recipes.set_path(raw, role, place)
+    whole = raw["trial"] | {"name": name, "output": output, "seed": recipe.seed if seed is None else seed}
+    found = recipes.validate(whole, origin=f"trial {name}", kind=recipe.trial.kind)
+    assert isinstance(found, TrialRecipe)
+    return Made(found, After.model_validate(raw["after"]))
 
 
-def _rounded(value: float) -> float:
-    """Four significant digits: a setting that a person can read and type again."""
-    return float(f"{value:.4g}")
+def _by(units: Mapping[str, float]) -> Callable[[str, Entry], Any]:
+    return lambda path, one: DISTRIBUTIONS[one.name](one.argument, units[path])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from manta.errors import InputError
-from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe
 from manta.storage import Folder
 from manta.tasks import ANSWERING
 from manta.tasks.encoding.conversation import IGNORED, Encoded
@@ -31,7 +31,7 @@ class Packed(NamedTuple):
         return self._asdict()
 
 
-def check(recipe: FinetuneRecipe | TuneRecipe, model: Folder | None) -> None:
+def check(recipe: FinetuneRecipe, model: Folder | None) -> None:
     """Raise InputError where conversations cannot share rows. `model` is the Hugging Face directory, once there is one."""
     if not recipe.batch.packing:
         return

@@ -12,7 +12,7 @@ from manta.artifact import Resolved
 from manta.data.shards import LENGTH, MULTIPLE, Index, Shard, save_index, write_shard
 from manta.errors import InputError
 from manta.progress import Progress
-from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe
 from manta.sections.tasks import RelationsTask
 from manta.storage import Folder
 from manta.tasks import ANSWERING, COMPARING, LABELLING, TASKS, WINDOWED, embedding, examples, labels, relations
@@ -27,7 +27,7 @@ NAMED = 12  # labels in a sentence
 Found = dict[str, list[dict[str, Any]]]  # split -> its examples
 
 
-def check(recipe: FinetuneRecipe | TuneRecipe, inputs: dict[str, Resolved]) -> None:
+def check(recipe: FinetuneRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for what is wrong with the examples or with the model's tokenizer, before anything starts."""
     model = inputs["model.source"]
     folder = Folder(model.path if model.kind == "directory" else f"{model.path}/model")
@@ -49,12 +49,12 @@ def check(recipe: FinetuneRecipe | TuneRecipe, inputs: dict[str, Resolved]) -> N
         )
 
 
-def chosen(recipe: FinetuneRecipe | TuneRecipe, loaded: examples.Loaded) -> Found:
+def chosen(recipe: FinetuneRecipe, loaded: examples.Loaded) -> Found:
     """The examples of both splits that a recipe uses."""
     return {"train": examples.choose(loaded.train, recipe.data.train_rows), "validation": loaded.validation}
 
 
-def collect(recipe: FinetuneRecipe | TuneRecipe, found: Found) -> Labels | None:
+def collect(recipe: FinetuneRecipe, found: Found) -> Labels | None:
     """The labels of the training examples; None for tasks that answer. Raises InputError for what cannot be learnt."""
     if recipe.task.name == "embedding":
         embedding.refuse_mixed([*found["train"], *found["validation"]])

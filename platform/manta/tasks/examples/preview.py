@@ -17,7 +17,7 @@ from manta import artifact as artifacts
 from manta import recipe as recipes
 from manta.artifact import Resolved
 from manta.errors import InputError, MantaError
-from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.schema import FinetuneRecipe
 from manta.sections.tasks import Task
 from manta.storage import Folder
 from manta.tasks import ANSWERING, COMPARING, TASKS, WINDOWED, examples, labels
@@ -32,13 +32,13 @@ NO_CONFIG: seq2seq.Config = {}
 CHILD = "import sys; sys.modules['torch'] = None; from manta.tasks.examples import preview; preview.child()"
 
 
-def show(recipe: FinetuneRecipe | TuneRecipe) -> list[str]:
+def show(recipe: FinetuneRecipe) -> list[str]:
     """`lines`, or the sentence that says what is not there yet."""
     inputs = inputs_of(recipe)
     return [inputs] if isinstance(inputs, str) else lines(recipe, inputs)
 
 
-def inputs_of(recipe: FinetuneRecipe | TuneRecipe) -> dict[str, Resolved] | str:
+def inputs_of(recipe: FinetuneRecipe) -> dict[str, Resolved] | str:
     """The inputs of a recipe, found but not hashed; or the sentence that says which is not there yet."""
     found = {}
     for role, (ref, _) in recipes.input_refs(recipe).items():
@@ -58,7 +58,7 @@ def inputs_of(recipe: FinetuneRecipe | TuneRecipe) -> dict[str, Resolved] | str:
     return found
 
 
-def lines(recipe: FinetuneRecipe | TuneRecipe, inputs: Mapping[str, Resolved]) -> list[str]:
+def lines(recipe: FinetuneRecipe, inputs: Mapping[str, Resolved]) -> list[str]:
     """What is doubtful in the examples, and the first training rows. Raises InputError for examples that cannot be used.
 
     Without a local model directory the fields alone are shown. PyTorch is not loaded.

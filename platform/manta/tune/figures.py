@@ -1,0 +1,83 @@
+"""The figures of a trial: by which of them it may be judged, and whether they keep what the recipe asks for."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from manta.errors import Problem
+from manta.schema import TuneRecipe
+from manta.sections.search import Limit
+
+# Known whenever a trial validates: the figure of the validation by which trials are also given up.
+DURING = {
+    "validation_loss": "loss",
+    "validation_perplexity": "perplexity",
+    "validation_score": "score",
+    "validation_accuracy": "accuracy",
+    "validation_macro_f1": "macro_f1",
+    "validation_exact_match": "exact_match",
+    "validation_margin": "margin",
+    "validation_mrr": "mrr",
+}
+# Known at a trial's end. `train_seconds` is the time that its workers were held, `model_bytes` the weights' files.
+AT_END = {
+    "finetune": ("final_loss", "tokens_per_second", "parameters", "train_seconds", "worker_seconds", "model_bytes"),
+    "pretrain": ("final_loss", "tokens_per_second", "parameters", "train_seconds", "worker_seconds", "model_bytes"),
+    "compress": ("size_ratio", "seconds", "model_bytes"),
+}
+AFTERWARDS = {
+    "compress": ("size_ratio", "seconds", "model_bytes"),
+    "evaluate": ("perplexity", "score", "seconds"),
+}
+
+
+def known(recipe: TuneRecipe) -> list[str]:
+    """The figures that objectives and constraints may name."""
+    kind = recipe.trial.kind
+    during = [] if kind == "compress" else [*DURING]
+    after = [
+        f"{stage}.{name}"
+        for stage, names in AFTERWARDS.items()
+        if getattr(recipe.after, stage) is not None
+        for name in names
+    ]
+    return [*during, *AT_END[kind], *after]
+
+
+def problems(recipe: TuneRecipe) -> Iterator[Problem]:
+    """Objectives and constraints of figures that no trial has."""
+    names = known(recipe)
+    for section, asked in (("objectives", recipe.search.objectives), ("constraints", recipe.search.constraints)):
+        for name in asked:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                yield Problem(f"search.{section}.{name}", None, f"choose one of {', '.join(names)}{hint}")
+
+
+def at_mark(validation: Mapping[str, Any]) -> dict[str, float]:
+    """A validation's figures by the names that objectives have."""
+    return {name: float(validation[key]) for name, key in DURING.items() if validation.get(key) is not None}
+
+
+def missing(figures: Mapping[str, Any], names: Mapping[str, Any]) -> str | None:
+    """Why a trial cannot be judged by `names`; None if it can."""
+    for name in names:
+        value = figures.get(name)
+        if value is None:
+            return f"{name} was not measured"
+        if not math.isfinite(value):
+            return f"{name} is {value}: the training diverged"
+    return None
+
+
+def excess(figures: Mapping[str, Any], constraints: Mapping[str, Limit]) -> dict[str, float]:
+    """How far each constraint is missed; 0 or below where it is kept."""
+    found = {}
+    for name, limit in constraints.items():
+        value = float(figures[name])
+        found[name] = value - limit.at_most if limit.at_most is not None else (limit.at_least or 0.0) - value
+    return found
