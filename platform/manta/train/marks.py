@@ -1,4 +1,4 @@
-"""Marks: the steps at which a run asks whether it is to go on, as the trials of a sweep do."""
+"""What a run knows of the sweep that it belongs to: the steps at which it asks whether it is to go on, and what it shares."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ class Marks:
     """`keeper` is an actor whose `arrived(run, step, figures)` answers, when it is known, whether the run goes on.
 
     `figures` are those of the validation at `step`; None where the run was restarted at a mark that it had reached.
+    `shared` is a folder for the rows of a task, which runs with the same examples, task and model write once.
     """
 
     steps: tuple[int, ...]
     keeper: Any
     run: str
+    shared: str
 
 
 class Gate:

@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from manta import cluster
+from manta import recipe as recipes
 from manta.artifact import Draft, Resolved
 from manta.errors import InputError, RecipeError, StageFailed
 from manta.progress import Progress
@@ -117,9 +117,9 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
     if isinstance(recipe, FinetuneRecipe) and recipe.task.name == "preference":
-        _ask_before(recipe, draft, progress)
+        _ask_before(recipe, draft, progress, marks)
     with cluster.relay(progress) as mailbox:
-        job = replace(make_job(recipe, draft, mailbox, progress), marks=marks)
+        job = make_job(recipe, draft, mailbox, progress, marks)
         while (figures := _fit(job, progress)).pop("moving", False):
             progress.note(
                 f"a node of this run is about to leave: saved at step {figures['step']}, carrying on where there is room for "
@@ -135,7 +135,9 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     return figures
 
 
-def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress) -> Any:
+def make_job(
+    recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress, marks: Marks | None = None
+) -> Any:
     """What the workers are told, a `manta.train.job.Job`. Writes the rows of a task below the draft's folder."""
     from manta.data import grouping, views
     from manta.data.shards import load_index
@@ -148,7 +150,7 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
     source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
     if isinstance(recipe, FinetuneRecipe):
         assert source is not None
-        where = _task_rows(recipe, draft, source, progress)
+        where = _task_rows(recipe, draft, source, progress, marks)
         grown = Folder(where).exists("tokenizer/tokenizer_config.json")  # by tokens that the task brings
         tokenizer = f"{where}/tokenizer" if grown else source
     else:
@@ -195,6 +197,7 @@ def make_job(recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any
         source=source,
         tokenizer=tokenizer,
         mailbox=mailbox,
+        marks=marks,
         labels=known,
         head=head,
         tokens=index.vocab_size if grown else None,
@@ -211,24 +214,41 @@ def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any) -
     return sides * formulas.flops_per_token(classes.suited(config, objective.name), index.seq_len, target, scored)
 
 
-def _task_rows(recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress) -> str:
-    """Tokenised rows of the task's examples below the run's own folder, written once."""
+def _task_rows(
+    recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress, marks: Marks | None = None
+) -> str:
+    """Tokenised rows of the task's examples, written once: below the run's own folder, or where a sweep's runs share them."""
     from manta.tasks.encoding import rows
 
-    folder = draft.folder / "work/rows"
-    if not folder.exists("shards.json"):
-        with Folder(source).local() as model:
-            rows.write(recipe, draft.inputs, Path(model), folder, progress)
+    folder = draft.folder / "work/rows" if marks is None else Folder(marks.shared) / _rows_name(recipe, draft)
+    with folder.locked():
+        if not folder.exists("shards.json"):
+            with Folder(source).local() as model:
+                rows.write(recipe, draft.inputs, Path(model), folder, progress)
     return folder.url
 
 
-def _ask_before(recipe: FinetuneRecipe, draft: Draft, progress: Progress) -> None:
+def _rows_name(recipe: FinetuneRecipe, draft: Draft) -> str:
+    """A name for all that decides the rows, and for what the model says of them before it is trained."""
+    decides: dict[str, Any] = {
+        "data": recipe.data.model_dump(mode="json"),
+        "task": recipe.task.model_dump(mode="json"),
+        "packing": recipe.batch.packing,
+        "inputs": {role: found.content for role, found in draft.inputs.items()},
+        "precision": recipe.optimizer.precision if recipe.task.name == "preference" else None,
+    }
+    return recipes.digest(decides)[:16]
+
+
+def _ask_before(recipe: FinetuneRecipe, draft: Draft, progress: Progress, marks: Marks | None) -> None:
     """What the model says of the task's pairs before it is trained, stored beside their rows."""
     from manta.models import load
     from manta.train import reference
 
     source = load.model_url(draft.inputs["model.source"])
-    reference.store(recipe, Folder(_task_rows(recipe, draft, source, progress)), source, progress)
+    folder = Folder(_task_rows(recipe, draft, source, progress, marks))
+    with folder.locked():
+        reference.store(recipe, folder, source, progress)
 
 
 def _fit(job: Any, progress: Progress) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def _trial(config: dict[str, Any], keeper: Any, mailbox: Any) -> dict[str, Any]:
     recipe = recipes.validate(task["recipe"])
     assert isinstance(recipe, TrialRecipe)
     progress: Progress = board.TrialProgress(task["run"], mailbox)
-    marks = Marks(tuple(task["marks"]), keeper, task["run"]) if task["marks"] else None
+    shared = f"{Folder(recipe.output).url.rpartition('/')[0]}/work/rows"
+    trains = recipe.kind != "compress"
+    marks = Marks(tuple(task["marks"]), keeper, task["run"], shared) if trains else None
     outcome = trial.run(Made(recipe, After.model_validate(task["after"])), progress, marks)
     return dict(zip(SAID, (task["run"], *outcome), strict=True))
