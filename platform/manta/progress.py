@@ -26,6 +26,11 @@ class Progress:
         )
         self._open_line = False
 
+    @property
+    def stopping(self) -> bool:
+        """Whether whoever follows this progress wants the work to stop at the next safe point."""
+        return False
+
     def event(self, event: str, **fields: Any) -> None:
         """One thing that happened, for programs; people see it through `note`."""
         if self.as_json:

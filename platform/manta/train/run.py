@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ def _check_compiler(resources: TrainResources) -> None:
 def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = None) -> dict[str, Any]:
     """Train `recipe` into `draft`; returns steps, tokens, losses, perplexity, parameters, speed.
 
-    Raises Halted where training was told to stop at one of `marks`. Ctrl-C lets the workers finish their step and save, then raises KeyboardInterrupt. Raises StageFailed when the
+    Raises Halted where training was told to stop at one of `marks`. Ctrl-C lets the workers finish their step and save,
+    then raises KeyboardInterrupt. Raises StageFailed when the
     workers failed more often than resources.max_restarts, or when training itself cannot go on.
     """
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
@@ -291,11 +292,11 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
 
     threading.Thread(target=fit, name="manta-fit", daemon=True).start()
     try:
-        _wait(finished)
+        wait(finished, lambda: progress.stopping)
     except KeyboardInterrupt:
         progress.note("interrupted: taking the step at hand and saving (Ctrl-C again to drop it)")
         job.mailbox.stop.remote()
-        _wait(finished, STOP_SECONDS)
+        wait(finished, seconds=STOP_SECONDS)
         raise
     if "error" in done:
         state = checkpoint.newest(folder)
@@ -335,12 +336,16 @@ class _Start:
         return checkpoint.newest_step(self.url)
 
 
-def _wait(finished: threading.Event, seconds: float = float("inf")) -> None:
-    """Wait in short steps, so that signals are seen. Not by Thread.join: interrupted, Python 3.11's takes the thread
-    for ended."""
+def wait(
+    finished: threading.Event, stopping: Callable[[], bool] = lambda: False, seconds: float = float("inf")
+) -> None:
+    """Wait in short steps, so that signals are seen; raises KeyboardInterrupt as well when `stopping` says so. Not by
+    Thread.join: interrupted, Python 3.11's takes the thread for ended."""
     end = time.monotonic() + seconds
     while not finished.is_set() and time.monotonic() < end:
         finished.wait(0.2)
+        if stopping() and not finished.is_set():
+            raise KeyboardInterrupt("stopped by the sweep that this run belongs to")
 
 
 def reason(error: BaseException) -> str:

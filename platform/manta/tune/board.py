@@ -48,6 +48,18 @@ class TrialProgress(Progress):
         super().__init__(quiet=True)
         self._run, self._mailbox = run, mailbox
         self._told = 0.0
+        self._answers: list[Any] = []
+        self._wished = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether an answer that has come says that the sweep is being stopped."""
+        import ray
+
+        if self._answers:
+            come, self._answers = ray.wait(self._answers, num_returns=len(self._answers), timeout=0)
+            self._wished = self._wished or any(ray.get(come))
+        return self._wished
 
     def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
         if time.monotonic() - self._told < REPORT_SECONDS:
@@ -55,7 +67,7 @@ class TrialProgress(Progress):
         self._told = time.monotonic()
         shown = {"loss": figures["loss"]} if "loss" in figures else {}
         share = {"done": done, "total": total or done or 1.0, "unit": unit, "run": self._run}
-        self._mailbox.put.remote({"update": {**share, **shown}})
+        self._answers.append(self._mailbox.put.remote({"update": {**share, **shown}}))
 
 
 class Board(Progress):

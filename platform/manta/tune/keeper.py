@@ -59,7 +59,7 @@ class Keeper:
         self._running: dict[str, float] = {}  # run -> since when
         self._leaving: set[str] = set()
         self._deaths: dict[str, int] = {}
-        self._broken = ""
+        self._broken, self._stopping = "", False
         self._learnt = 0
         self._changed = asyncio.Event()
         self._advance()
@@ -68,7 +68,7 @@ class Keeper:
 
     async def next(self) -> dict[str, Any] | str | None:
         """The run to start: {"run", "recipe", "after", "marks"}; "finished", or None where it depends on those that run."""
-        if self._broken:
+        if self._broken or self._stopping:
             return None if self._running else "finished"
         if wanted := self._launchable():
             member, repeat = wanted[0]
@@ -90,7 +90,7 @@ class Keeper:
         if validation is not None:
             self._note(number, repeat, step, _reached(figures.at_mark(validation), self._recipe))
             self._advance()
-        while not self._broken:
+        while not (self._broken or self._stopping):
             decided = self._order.goes_on(number, step)
             if decided is not None:
                 return decided
@@ -102,6 +102,11 @@ class Keeper:
             except TimeoutError:
                 continue
         return False
+
+    async def stop(self) -> None:
+        """Start nothing more, and let no run wait any longer."""
+        self._stopping = True
+        self._notify()
 
     async def ended(self, run: str, status: str, reason: str) -> None:
         """A run's process has ended: see trial.Outcome; "died" where it said nothing."""

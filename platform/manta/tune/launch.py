@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import Any
 
 from manta import recipe as recipes
@@ -11,6 +12,7 @@ from manta.errors import StageFailed
 from manta.progress import Progress
 from manta.schema import After
 from manta.storage import Folder
+from manta.train import run as training
 from manta.tune import board, trial
 from manta.tune.keeper import Keeper, Plan
 
@@ -27,8 +29,9 @@ MANY = 10**6  # runs that Ray Tune may be given: the keeper says when there are 
 SAID = ("run", "status", "reason")
 
 
-def run(plan: Plan, at_once: int, mailbox: Any) -> dict[str, Any]:
-    """Run the trials that are wanted until there are none. Returns the keeper's table. Raises StageFailed."""
+def run(plan: Plan, at_once: int, mailbox: Any, progress: Progress) -> dict[str, Any]:
+    """Run the trials that are wanted until there are none. Returns the keeper's table. Raises StageFailed; Ctrl-C lets
+    the runs save, then raises KeyboardInterrupt."""
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     import ray
@@ -53,13 +56,39 @@ def run(plan: Plan, at_once: int, mailbox: Any) -> dict[str, Any]:
         ),
     )
     try:
-        tuner.fit()
+        _fit(tuner, keeper, mailbox, progress)
         return dict(ray.get(keeper.table.remote()))
     except ray.exceptions.RayError as error:
         raise StageFailed(f"Ray stopped: {error}; then `manta resume {folder.url}`") from error
     finally:
         if ray.is_initialized():
             ray.kill(keeper)
+
+
+def _fit(tuner: Any, keeper: Any, mailbox: Any, progress: Progress) -> None:
+    """Follow Ray Tune to its end, in a thread of its own as training is. Ctrl-C lets the runs save where they are."""
+    finished = threading.Event()
+    failed: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            tuner.fit()
+        except Exception as error:  # noqa: BLE001 - it is raised again in the main thread
+            failed.append(error)
+        finally:
+            finished.set()
+
+    threading.Thread(target=fit, name="manta-tune", daemon=True).start()
+    try:
+        training.wait(finished)
+    except KeyboardInterrupt:
+        progress.note("interrupted: the runs take the step at hand and save (Ctrl-C again to drop it)")
+        keeper.stop.remote()
+        mailbox.stop.remote()
+        training.wait(finished, seconds=training.STOP_SECONDS)
+        raise
+    if failed:
+        raise failed[0]
 
 
 def _searcher(keeper: Any) -> Any:

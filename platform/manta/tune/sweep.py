@@ -68,7 +68,7 @@ def run(recipe: TuneRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     earlier = tuple(_earlier(recipe, draft.inputs))
     plan = Plan(recipes.resolved(recipe), places, draft.folder.url, at_once, earlier)
     with cluster.relay(board.Board(progress)) as mailbox:
-        table = launch.run(plan, at_once, mailbox)
+        table = launch.run(plan, at_once, mailbox, progress)
     if table["broken"]:
         raise StageFailed(f"tune {recipe.name} stopped: {table['broken']}; then `manta resume {draft.folder.url}`")
     trials = table["trials"]

@@ -35,7 +35,7 @@ def run(made: Made, progress: Progress, marks: Marks | None = None) -> Outcome:
         for recipe in chain(made):
             _await_lock(Folder(f"{recipe.output}/{recipe.name}"))
             stage.run(recipe, progress, marks=marks if recipe is made.recipe else None)
-    except Halted as halt:
+    except (Halted, KeyboardInterrupt) as halt:
         return Outcome("halted", str(halt))
     except MantaError as error:
         full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
