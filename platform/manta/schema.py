@@ -8,6 +8,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from manta.sections.adapt import Adapt, Full
 from manta.sections.base import NonNegative, Section
+from manta.sections.mix import Mix
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm, Pretraining
 from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
@@ -73,6 +74,7 @@ class FinetuneRecipe(Recipe):
     data: FinetuneData
     model: SourceModel
     task: Task
+    mix: Mix = []
     adapt: Adapt = Full(method="full")
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()
@@ -94,6 +96,7 @@ class TuneRecipe(Recipe):
     data: FinetuneData
     model: SourceModel
     task: Task
+    mix: Mix = []
     adapt: Adapt = Full(method="full")
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()

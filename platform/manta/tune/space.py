@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from manta import recipe as recipes
@@ -22,6 +22,7 @@ FIXED = {
     "checkpoint": "checkpoints never change a result, so there is nothing to find",
     "data.examples": "trials on other examples cannot be compared: run one sweep for each",
     "data.validation": "trials judged by other examples cannot be compared: run one sweep for each",
+    "mix": "validation_loss is weighted by its shares, so trials of other mixes cannot be compared: run one sweep for each",
     "model.source": "trials of other models share no lineage: run one sweep for each",
 }
 # Fields of a sweep that its trials do not have.
@@ -88,14 +89,23 @@ def sample(search: Search, seed: int) -> list[dict[str, Any]]:
     return drawn
 
 
-def trials(recipe: TuneRecipe, examples: str, model: str, output: str, validation: str | None = None) -> list[Trial]:
-    """Every trial, in order. `examples`, `model`, `validation` are where the inputs are; the trials' artifacts go below
-    `output`."""
+def trials(
+    recipe: TuneRecipe,
+    examples: str,
+    model: str,
+    output: str,
+    validation: str | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> list[Trial]:
+    """Every trial, in order. `examples`, `model`, `validation` are where the inputs are, `beside` those of a mix by their
+    roles; the trials' artifacts go below `output`."""
     made = []
     for number, overrides in enumerate(sample(recipe.search, recipe.seed)):
         raw = _base(recipe)
         raw["data"]["examples"], raw["model"]["source"] = examples, model
         raw["data"]["validation"] = validation
+        for role, place in (beside or {}).items():
+            recipes.set_path(raw, role, place)
         raw |= {"name": f"{number:03d}", "output": output}
         for path, value in overrides.items():
             recipes.set_path(raw, path, value)

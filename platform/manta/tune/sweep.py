@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from manta import artifact as artifacts
-from manta import cluster, stage
+from manta import cluster, mix, stage
 from manta import recipe as recipes
 from manta.artifact import Draft, Resolved
 from manta.errors import MantaError, Problem, StageFailed
@@ -25,6 +25,7 @@ from manta.tune import board, space
 from manta.tune.space import Trial
 
 METRICS = ("validation_loss", "validation_score", "final_loss", "validation_perplexity", "tokens_per_second")
+OF_MIXES = ("validation_loss", "final_loss", "tokens_per_second")  # scores of several tasks have no mean
 TABLE = "trials.jsonl"
 WINNINGS = ("model", "adapter")  # what of the best trial becomes the sweep's own result
 # Ray Tune's own tables, files and signal handlers are not wanted: stdout and Ctrl-C belong to the command line.
@@ -38,9 +39,11 @@ LOCK_SECONDS = 60.0
 
 
 def problems(recipe: TuneRecipe) -> Iterator[Problem]:
-    """What is wrong with the metric and the space."""
-    if recipe.search.metric not in METRICS:
-        yield Problem("search.metric", recipe.search.metric, f"choose one of {', '.join(METRICS)}")
+    """What is wrong with the mix, the metric and the space."""
+    yield from mix.problems(recipe)
+    known = OF_MIXES + tuple(f"validation_loss_{name}" for name in mix.names(recipe)) if recipe.mix else METRICS
+    if recipe.search.metric not in known:
+        yield Problem("search.metric", recipe.search.metric, f"choose one of {', '.join(known)}")
     yield from space.problems(recipe)
 
 
@@ -124,7 +127,8 @@ def concurrency(
 def _plan(recipe: TuneRecipe, inputs: dict[str, Resolved], output: str) -> list[Trial]:
     other = inputs.get("data.validation")
     examples, model = inputs["data.examples"].path, inputs["model.source"].path
-    return space.trials(recipe, examples, model, output, other.path if other else None)
+    beside = {role: item.path for role, item in inputs.items() if role.startswith("mix.")}
+    return space.trials(recipe, examples, model, output, other.path if other else None, beside)
 
 
 def _finished(trial: Trial) -> artifacts.Artifact | None:
