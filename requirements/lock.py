@@ -1,6 +1,6 @@
 """Makes the lock files: every package of a profile at one version, and proof that each package gets what it asks for.
 
-    python requirements/lock.py cpu gpu dev smollm2 bench   resolve again and write; versions already locked are kept
+    python requirements/lock.py cpu gpu dev ...       resolve again and write; versions already locked are kept
     python requirements/lock.py --upgrade cpu ...     take the newest versions that *.in allows
     python requirements/lock.py --check               compare the locks with this environment; nothing is fetched
 
@@ -29,7 +29,11 @@ from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).resolve().parent
 # lock -> the locks it is installed on top of; what those hold is not repeated in it.
-LOCKS: dict[str, tuple[str, ...]] = {"cpu": (), "gpu": (), "dev": ("cpu",), "smollm2": ("cpu",), "bench": ("cpu",)}
+LOCKS: dict[str, tuple[str, ...]] = {
+    "cpu": (),
+    "gpu": (),
+    **dict.fromkeys(("dev", "smollm2", "bench", "harness"), ("cpu",)),
+}
 # What belongs to every environment: Manta is installed into it without a network, by this setuptools.
 ALWAYS = ("setuptools>=77", "pydantic>=2.11", "PyYAML>=6", "fsspec")
 # Installed by other means than a lock.

@@ -1,6 +1,7 @@
 """What a tuned model is worth, by Transformers' own classes whoever tuned it: TASK MODEL TEST.jsonl MAX_TOKENS THREADS.
 
-Prints {"shares": [[numerator, denominator] of each example]}: the score is the quotient of their sums, times 100.
+Prints {"shares": [[numerator, denominator] of each example]}: the score is the quotient of their sums, times 100. Of
+translation {"chrf": [...], "bleu": [...]}, the counts of each example that manta.tasks.scoring.ngrams makes both of.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 
 import torch
 import transformers
+from hf_finetune import source_ids
 
 from manta.tasks import classification, tagging
+from manta.tasks.scoring import ngrams
 from manta.tasks.scoring.scores import rouge_l
 from manta.tasks.summarisation import INSTRUCTION
 
@@ -82,7 +85,21 @@ def summarisation(path: str, examples: list[Example], limit: int) -> Shares:
     return chat(path, examples, limit, INSTRUCTION)
 
 
-TASKS = {"sentiment": sentiment, "ner": ner, "chat": chat, "summarisation": summarisation}
+def translation(path: str, examples: list[Example], limit: int) -> dict[str, list[list[float]]]:
+    """The likeliest word at each step, read by sacrebleu's rules."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32).eval()
+    said: list[str] = []
+    for part in _parts(examples):
+        asked = [source_ids(tokenizer, each["input"], limit) for each in part]
+        given = tokenizer.pad({"input_ids": asked}, return_tensors="pt")
+        found = model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=3 * NEW_TOKENS)
+        said += [answer.strip() for answer in tokenizer.batch_decode(found, skip_special_tokens=True)]
+    wanted = [example["target"] for example in examples]
+    return {"chrf": ngrams.chrf_rows(said, wanted).tolist(), "bleu": ngrams.bleu_rows(said, wanted).tolist()}
+
+
+TASKS = {"sentiment": sentiment, "ner": ner, "chat": chat, "summarisation": summarisation, "translation": translation}
 
 
 def _parts(examples: list[Example]) -> list[list[Example]]:
@@ -94,7 +111,8 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     examples = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
     with torch.inference_mode():
-        print(json.dumps({"shares": TASKS[task](path, examples, int(limit))}))
+        found = TASKS[task](path, examples, int(limit))
+    print(json.dumps(found if isinstance(found, dict) else {"shares": found}))
 
 
 if __name__ == "__main__":

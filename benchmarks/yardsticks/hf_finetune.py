@@ -109,7 +109,35 @@ def summarisation(path: str, examples: list[Example], limit: int) -> tuple[Any, 
     return chat(path, examples, limit, INSTRUCTION)
 
 
-TASKS = {"sentiment": classification, "ner": tagging, "chat": chat, "summarisation": summarisation}
+def translation(path: str, examples: list[Example], limit: int) -> tuple[Any, Any, list[Example], Any]:
+    """As run_translation.py, with T5's words before the text."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(path, dtype=torch.float32)
+    features = []
+    for example in examples:
+        ids, labels = source_ids(tokenizer, example["input"], limit), ended(tokenizer, example["target"], limit)
+        features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
+    return model, tokenizer, features, transformers.DataCollatorForSeq2Seq(tokenizer, model, pad_to_multiple_of=8)
+
+
+def source_ids(tokenizer: Any, text: str, limit: int) -> list[int]:
+    """What the encoder reads."""
+    return ended(tokenizer, f"translate English to German: {text}", limit)
+
+
+def ended(tokenizer: Any, text: str, limit: int) -> list[int]:
+    """Token ids that end with the end of text, which T5's own tokenizer sets itself."""
+    ids: list[int] = tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids[: limit - 1], tokenizer.eos_token_id]
+
+
+TASKS = {
+    "sentiment": classification,
+    "ner": tagging,
+    "chat": chat,
+    "summarisation": summarisation,
+    "translation": translation,
+}
 
 
 def _ids(names: list[str]) -> dict[str, Any]:
@@ -125,12 +153,14 @@ def main() -> None:
     model, tokenizer, features, collate = TASKS[task](path, examples, int(limit))
     clock, counting = Clock(), Counting(collate)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = transformers.TrainingArguments(
+        apart = task == "translation"
+        kind = transformers.Seq2SeqTrainingArguments if apart else transformers.TrainingArguments
+        arguments = kind(
             output_dir=scratch, max_steps=int(steps), per_device_train_batch_size=int(rows), learning_rate=lr, use_cpu=True,
             train_sampling_strategy="group_by_length", logging_steps=int(steps), save_strategy="no", report_to="none",
             disable_tqdm=True, seed=int(seed), dataloader_pin_memory=False,
         )  # fmt: skip
-        trainer = transformers.Trainer(
+        trainer = (transformers.Seq2SeqTrainer if apart else transformers.Trainer)(
             model, arguments, train_dataset=Rows(features), data_collator=counting, callbacks=[clock],
             processing_class=tokenizer,
         )  # fmt: skip

@@ -43,7 +43,7 @@ class Resolved:
 
     role: str  # dotted path of the recipe's field
     ref: str  # as written
-    kind: str  # prepare, pretrain, ..., file, package, directory
+    kind: str  # prepare, pretrain, ..., file, package, directory, tasks
     path: str  # where it is
     fingerprint: str  # what it was asked to be (SHA-256)
     content: str  # what it holds (SHA-256)
@@ -125,6 +125,9 @@ def resolve(role: str, ref: str, marker: Input, output: str) -> Resolved:
         if folder.is_file():
             kind = "file"
             fingerprint = content = folder.file_sha256()
+        elif marker.kinds == ("tasks",) and folder.exists(""):
+            kind = "tasks"
+            fingerprint = content = _all_hash(folder)
         elif folder.exists(MANIFEST):
             artifact = open_artifact(ref, output)
             kind, fingerprint, content = artifact.kind, artifact.fingerprint, str(artifact.manifest["content"])
@@ -167,6 +170,12 @@ def content_hash(folder: Folder) -> str:
     result = [name for name in folder.files() if not name.startswith(WORKING) and "/." not in f"/{name}"]
     files = {name: folder.file_sha256(name) for name in result}
     return recipes.digest(files)
+
+
+def _all_hash(folder: Folder) -> str:
+    """As `content_hash`, of a folder that no stage made: everything in it but Python's bytecode."""
+    names = [name for name in folder.files() if "__pycache__/" not in name]
+    return recipes.digest({name: folder.file_sha256(name) for name in names})
 
 
 # --- making one ------------------------------------------------------------------------------------------------------

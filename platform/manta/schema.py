@@ -8,6 +8,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from manta.sections.adapt import Adapt, Full
 from manta.sections.base import NonNegative, Section
+from manta.sections.mix import Mix
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm
 from manta.sections.objective import Pretraining as PretrainingObjective
@@ -77,6 +78,7 @@ class Finetuning(Section):
     data: FinetuneData
     model: SourceModel
     task: Task
+    mix: Mix = []
     adapt: Adapt = Full(method="full")
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()

@@ -15,7 +15,7 @@ import yaml
 
 from tests.architecture.source_tree import ROOT, tracked
 
-LOCKS = ["cpu", "gpu", "dev", "smollm2", "bench"]
+LOCKS = ["cpu", "gpu", "dev", "smollm2", "bench", "harness"]
 
 
 def script(name: str) -> ModuleType:

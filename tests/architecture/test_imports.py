@@ -57,11 +57,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "compressed_tensors": ("platform/manta/compress/",),
     "auto_round": ("platform/manta/compress/",),
     "peft": ("platform/manta/adapt/",),
-    "datasets": ("platform/manta/compress/",),
+    "datasets": ("platform/manta/compress/", "platform/manta/evaluate/harness/"),
+    "lm_eval": ("platform/manta/evaluate/harness/",),
 }
 HEAVY = {
     "torch", "ray", "transformers", "pyarrow", "numpy", "pandas", "vllm", "deepspeed", "llmcompressor", "compressed_tensors",
-    "peft", "datasets", "tokenizers", "tiktoken", "fastapi", "starlette", "openai", "safetensors", "sacrebleu", "tensorboard",
+    "peft", "datasets", "tokenizers", "tiktoken", "fastapi", "starlette", "openai", "safetensors", "sacrebleu", "tensorboard", "lm_eval",
 }  # fmt: skip
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from manta import recipe as recipes
 from manta.artifact import Resolved
 from manta.errors import InputError
 from manta.evaluate import asking
-from manta.schema import EvaluateRecipe
 from manta.tasks.scoring import generation
 from tests.objectives import tiny
 from tests.tasks import paired
+from tests.train.in_process import evaluation_of
 
 ASKED = [[5, 6, 7], [9, 8], [10, 11, 12, 13, 14, 15], [6], [7, 9, 11, 13]]
 
@@ -75,16 +74,7 @@ def test_an_answer_ends_before_the_end_of_text() -> None:
 
 
 def checked(folder: Path, **given: Any) -> None:
-    settings = {"engine": "transformers", "perplexity_rows": 0, "task": paired.TASK, **given}
-    raw = {
-        "kind": "evaluate",
-        "name": "e",
-        "model": {"source": "./m"},
-        "data": {"examples": "./x"},
-        "evaluate": settings,
-    }
-    recipe = recipes.validate(raw)
-    assert isinstance(recipe, EvaluateRecipe)
+    recipe = evaluation_of(**{"task": paired.TASK, **given})
     asking.check(recipe, {"model.source": Resolved("model.source", "m", "directory", str(folder), "", "")})
 
 
@@ -108,16 +98,7 @@ def test_what_it_cannot_be_asked_is_refused(tmp_path: Path) -> None:
 def test_a_copy_elsewhere_answers_as_the_model_here(tmp_path: Path) -> None:
     """What Ray Data makes in a process of its own, where evaluation is spread."""
     folder = paired.t5(tmp_path / "t5")
-    settings = {"engine": "transformers", "dtype": "float32", "perplexity_rows": 0, "task": paired.TASK}
-    raw = {
-        "kind": "evaluate",
-        "name": "e",
-        "model": {"source": "./m"},
-        "data": {"examples": "./x"},
-        "evaluate": settings,
-    }
-    recipe = recipes.validate(raw)
-    assert isinstance(recipe, EvaluateRecipe)
+    recipe = evaluation_of(paired.TASK)
     source, parts = Resolved("model.source", "m", "directory", str(folder), "", ""), [ASKED[:2], ASKED[2:]]
     found = asking._Copy(recipe, source, 0, 4, 1)(parts)
     assert found == asking._Answers(recipe, folder, 0, 4, 1)(parts)

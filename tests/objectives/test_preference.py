@@ -19,7 +19,7 @@ ROWS, SEQ, VOCAB = 5, 9, 7
 BETA, SMOOTHING = 0.3, 0.1
 
 
-class Table(torch.nn.Module):
+class Table(tiny.Told):
     """A model whose logits of a place are those of its token: what is likely can be read off."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Table(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
         assert not use_cache
-        return SimpleNamespace(logits=self.logits[input_ids])
+        return SimpleNamespace(logits=self.output(self.logits[input_ids]))
 
 
 def bits(values: Sequence[Sequence[float]]) -> torch.Tensor:

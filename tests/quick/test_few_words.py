@@ -16,9 +16,10 @@ from manta.errors import InputError, RecipeError
 from manta.quick import choices, columns, facts, form, names, yaml_text
 from manta.storage import Folder
 from manta.tasks import TASKS
-from tests.tasks import labelled
+from tests.tasks import labelled, paired
 
 ROOT = Path(__file__).resolve().parents[2]
+LANGUAGES = ("task.source_language=English", "task.target_language=German")
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,52 @@ def test_the_task_is_told_by_the_columns_and_lengths_by_the_tokenizer(bert: Path
     made = form.make(words(bert, lines(here / "people.jsonl", long)))
     assert made.told[0] == "task tagging (by the columns tags and tokens)"
     assert made.recipe.task.max_tokens == 40  # type: ignore[union-attr] # 30 words and the room for special tokens
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_lengths_of_translations_follow_from_both_sides_and_from_what_stands_before_the_input(
+    family: str, here: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    model = getattr(paired, family)(here / family)
+    count = AutoTokenizer.from_pretrained(model).backend_tokenizer
+    pairs = [{**pair, "target": f"{pair['target']} und {pair['target']}"} for pair in paired.PAIRS]
+    before = paired.SPOKEN if family == "t5" else ""
+    # The longest example has room for eight tokens more, and lengths are rounded up to eights.
+    wanted = [
+        -(-(max(len(count.encode(text, add_special_tokens=False).ids) for text in texts) + 8) // 8) * 8
+        for texts in ([before + pair["input"] for pair in pairs], [pair["target"] for pair in pairs])
+    ]
+    made = form.make(words(model, lines(here / "pairs.jsonl", pairs), *LANGUAGES, task="translation"))
+    found = made.recipe.task  # type: ignore[union-attr]
+    assert [found.max_input_tokens, found.max_target_tokens] == wanted  # type: ignore[union-attr]
+    assert 256 not in wanted, "the default of the schema"
+    assert {"task.max_input_tokens", "task.max_target_tokens"} <= {choice.path for choice in made.choices}
+    scored = form.make(words(model, "pairs.jsonl", *(f"evaluate.{each}" for each in LANGUAGES), command="evaluate", task="translation"))  # fmt: skip
+    assert scored.recipe.evaluate.task.max_input_tokens == wanted[0]  # type: ignore[union-attr]
+
+
+def test_what_a_chat_template_says_by_itself_is_room_that_conversations_need(here: Path) -> None:
+    """A template that begins with a system prompt of its own: no conversation is cut for it."""
+    model = paired.llama(here / "llama")
+    talks = [{"input": pair["input"], "target": pair["target"]} for pair in paired.PAIRS]
+    data = lines(here / "talks.jsonl", talks)
+    short = form.make(words(model, data, task="chat")).recipe.task  # type: ignore[union-attr]
+    template = model / "chat_template.jinja"
+    template.write_text("{{ 'The dog sleeps. ' * 8 }}" + template.read_text())
+    made = form.make(words(model, data, task="chat")).recipe.task  # type: ignore[union-attr]
+    from manta.tasks import chat
+    from manta.tasks.labels import tokenizer
+
+    assert short.max_tokens < made.max_tokens < 128  # type: ignore[union-attr]
+    assert not any(chat.encode(talk, tokenizer(model), made).truncated for talk in talks)  # type: ignore[arg-type]
+
+
+def test_an_answering_task_s_rows_are_as_long_as_its_windows() -> None:
+    model = known(lengths={}, task={"name": "answering"})
+    found = [choice for choice in choices.finetuning(model, {}) if choice.path == "resources.micro_batch"]
+    assert "rows of at most 384 tokens" in found[0].reason
 
 
 def test_another_recipe_is_never_overwritten(bert: Path, here: Path) -> None:

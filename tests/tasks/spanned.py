@@ -48,7 +48,7 @@ MISSING = [
 ]
 
 
-def bert(folder: Path, texts: Iterable[str], **given: Any) -> Path:
+def bert(folder: Path, texts: Iterable[str], seed: int = 0, **given: Any) -> Path:
     """A Hugging Face directory of an untrained BERT, by default a tiny one without dropout, and its WordPiece tokenizer."""
     import torch
     import transformers
@@ -65,7 +65,7 @@ def bert(folder: Path, texts: Iterable[str], **given: Any) -> Path:
     settings = Tokenizer.model_validate({"type": "wordpiece", "lowercase": True, "vocab_size": vocab})
     tokenizer.make(settings, None, iter(list(texts) * 3), folder)
     found = transformers.AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = transformers.BertConfig(vocab_size=len(found), pad_token_id=found.pad_token_id, **sizes)
     transformers.BertForMaskedLM(config).save_pretrained(folder)
     return folder

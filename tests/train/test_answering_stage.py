@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from manta import artifact, stage
-from manta import recipe as recipes
-from manta.progress import Progress
 from manta.train.metrics import read
 from tests.tasks import spanned
+from tests.train.staged import made
 
 pytestmark = pytest.mark.integration
 THINGS = ("boat", "car", "house", "horse", "clock")
@@ -22,12 +20,6 @@ EXAMPLES = [
     for example in spanned.MISSING[:5] + spanned.MISSING[6:]
 ]
 TASK = {"name": "answering", "max_tokens": 15, "stride": 5, "null_threshold": 100.0}  # so high that all is answered
-
-
-def made(raw: dict[str, Any]) -> artifact.Artifact:
-    recipe = recipes.validate(raw)
-    assert not isinstance(recipe, recipes.PipelineRecipe)
-    return stage.run(recipe, Progress(quiet=True)).artifact
 
 
 def moved(example: dict[str, Any]) -> dict[str, Any]:

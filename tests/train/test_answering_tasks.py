@@ -5,31 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from manta import recipe as recipes
-from manta.artifact import Draft, Resolved
 from manta.data.stream import read_steps
 from manta.errors import InputError
-from manta.evaluate import asking as evaluation
-from manta.objectives import TABLE, loss_of, scored_of
-from manta.progress import Progress
-from manta.schema import EvaluateRecipe, FinetuneRecipe
-from manta.storage import Folder
 from manta.tasks import TASKS
 from manta.train import asking, run, validation
-from manta.train.engine import Engine
-from manta.train.export import export
 from manta.train.job import Job, model_of
 from tests.tasks import paired
+from tests.train import in_process
+from tests.train.in_process import Trained
 from tests.train.under_deepspeed import lone_process
 
 pytestmark = pytest.mark.integration
-STEPS = 140
 SUMMARY = {"name": "summarisation", "max_input_tokens": 40, "max_target_tokens": 24}
 
 
@@ -49,77 +41,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def inputs_of(model: Path, folder: Path) -> dict[str, Resolved]:
-    """The ten pairs, both to train on and to validate with."""
-    found = {"model.source": Resolved("model.source", "m", "directory", str(model), "", "")}
-    for name in ("data.examples", "data.validation"):
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(example) + "\n" for example in paired.PAIRS))
-        found[name] = Resolved(name, str(file), "file", str(file), "", "")
-    return found
+def job_of(task: dict[str, Any], model: Path, folder: Path, **given: Any) -> Job:
+    return in_process.job_of(task, in_process.inputs_of(paired.PAIRS, model, folder), folder, **given)
 
 
-def recipe_of(folder: Path, task: dict[str, Any] = paired.TASK, **given: Any) -> FinetuneRecipe:
-    raw = {
-        "kind": "finetune", "name": "t", "output": str(folder), "data": {"examples": "./x", "validation": "./x"},
-        "model": {"source": "./m"}, "task": task, "optimizer": {"lr": 1e-2, "precision": "fp32"},
-        "schedule": {"name": "constant"}, "batch": {"samples": 10}, "stop": {"steps": STEPS},
-        "resources": {"micro_batch": 5}, **given,
-    }  # fmt: skip
-    recipe = recipes.validate(raw)
-    assert isinstance(recipe, FinetuneRecipe)
-    return recipe
+def train(task: dict[str, Any], model: Path, folder: Path, **given: Any) -> Trained:
+    learning = {"optimizer": {"lr": 1e-2, "precision": "fp32"}, "stop": {"steps": 140}}
+    return in_process.train(task, paired.PAIRS, model, folder, **learning, **given)
 
 
-def job_of(model: Path, folder: Path, task: dict[str, Any] = paired.TASK, **given: Any) -> Job:
-    """What the workers of a run would be told."""
-    recipe, inputs = recipe_of(folder, task, **given), inputs_of(model, folder)
-    draft = Draft(Folder(folder / "run"), {}, inputs, resumed=False)
-    job: Job = run.make_job(recipe, draft, None, Progress(quiet=True))
-    return job
-
-
-class Trained(NamedTuple):
-    """What a run came to; `after` is the whole state dict, `model` the exported directory."""
-
-    job: Job
-    figures: dict[str, Any]
-    losses: list[float]
-    after: dict[str, Any]
-    model: Path
-
-
-def train(source: Path, folder: Path, task: dict[str, Any] = paired.TASK, **given: Any) -> Trained:
-    """As the loop does it, in this process: rows, model, steps, validation, export."""
-    job = job_of(source, folder, task, **given)
-    recipe = job.recipe
-    model = model_of(job, lambda _: None)
-    engine = Engine(model, loss_of(job.objective), recipe.optimizer, recipe.resources, job.accumulation)
-    losses = []
-    for step in range(STEPS):
-        found = read_steps(job.feed, np.array([step]), 0, 1)
-        batch = {name: found[name][0] for name in job.feed.columns}
-        scored = np.atleast_1d(scored_of(job.objective)(batch)).tolist()
-        losses.append(engine.step(batch, scored, recipe.optimizer.lr)[0])
-    held_out, judge = validation.rows_of(job, 0), validation.judge_of(job, 0)
-    figures = validation.measure(engine, held_out, TABLE[job.objective.name].parts, judge)
-    export(job, engine, model, Folder(folder / "out"))
-    return Trained(job, figures, losses, engine.weights() or {}, folder / "out/model")
-
-
-def answers_of(model: Path, folder: Path, task: dict[str, Any] = paired.TASK, **given: Any) -> list[str]:
-    """What `manta evaluate` makes of an exported model."""
-    raw = {
-        "kind": "evaluate", "name": "e", "model": {"source": "./m"},
-        "data": {"examples": "./x", "validation_fraction": 1.0},
-        "evaluate": {"engine": "transformers", "dtype": "float32", "perplexity_rows": 0, "task": {**task, **given}},
-    }  # fmt: skip
-    recipe = recipes.validate(raw)
-    assert isinstance(recipe, EvaluateRecipe)
-    source = Resolved("model.source", "m", "directory", str(model), "", "")
-    evaluation.check(recipe, {"model.source": source})
-    inputs = {"data.examples": inputs_of(model, folder)["data.examples"]}
-    outcome = evaluation.measure(recipe, model, inputs, lambda _: None, source)
+def answers_of(task: dict[str, Any], model: Path, folder: Path) -> list[str]:
+    outcome = in_process.asked(task, paired.PAIRS, model, folder)
     assert outcome["references"] == [example["target"] for example in paired.PAIRS]
     return list(outcome["predictions"])
 
@@ -130,13 +62,13 @@ def test_ten_pairs_are_learnt_by_heart(
 ) -> None:
     import transformers
 
-    done = train(models[family], tmp_path, task)
+    done = train(task, models[family], tmp_path)
     assert done.job.objective.name == "denoising"
     assert done.figures["score"] == 100.0 and done.figures["score_rows"] == 10, done.losses[-1]
     assert set(TASKS[str(task["name"])].FIGURES) < set(done.figures) and done.figures["perplexity"] < 1.5
     wanted = [example["target"] for example in paired.PAIRS]
-    assert answers_of(done.model, tmp_path, task) == wanted
-    assert answers_of(done.model, tmp_path, task, beams=3) == wanted
+    assert answers_of(task, done.model, tmp_path) == wanted
+    assert answers_of({**task, "beams": 3}, done.model, tmp_path) == wanted
     opened = transformers.AutoModelForSeq2SeqLM.from_pretrained(done.model)
     assert type(opened).__name__ == {"t5": "T5", "bart": "Bart"}[family] + "ForConditionalGeneration"
     state = opened.state_dict()
@@ -167,9 +99,9 @@ def test_adapted_models_answer_too(
     adapt: dict[str, Any], models: dict[str, Path], tmp_path: Path, process_group: None
 ) -> None:
     """Scored as it is trained, with the adapter beside it; exported whole."""
-    done = train(models["t5"], tmp_path, adapt=adapt)
+    done = train(paired.TASK, models["t5"], tmp_path, adapt=adapt)
     assert done.losses[-1] < 0.6 * done.losses[0] and 0 < done.figures["score"] <= 100
-    answers = answers_of(done.model, tmp_path)
+    answers = answers_of(paired.TASK, done.model, tmp_path)
     wanted = [example["target"] for example in paired.PAIRS]
     assert TASKS["translation"].score(answers, wanted)["score"] == pytest.approx(done.figures["score"])
 
@@ -177,7 +109,7 @@ def test_adapted_models_answer_too(
 def test_a_decoder_learns_the_same_examples_by_instruction(models: dict[str, Path], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    job = job_of(models["llama"], tmp_path)
+    job = job_of(paired.TASK, models["llama"], tmp_path)
     assert job.objective.name == "clm" and validation.judge_of(job, 0) is None
     first = read_steps(job.feed, np.array([0]), 0, 1)
     tokenizer = AutoTokenizer.from_pretrained(models["llama"])
@@ -194,7 +126,7 @@ def test_which_rows_are_answered_together_depends_on_no_worker(
         (tmp_path / str(workers)).mkdir()
         task = {**paired.TASK, "score_rows": 7}
         given = {"workers": workers, "micro_batch": 1}
-        job = job_of(models["t5"], tmp_path / str(workers), task, resources=given, batch={"samples": 6})
+        job = job_of(task, models["t5"], tmp_path / str(workers), resources=given, batch={"samples": 6})
         askers = [asking.Asker(job, rank, 10) for rank in range(workers)]
         found = [
             [asker.mine[turn] for asker in askers if turn < len(asker.mine)] for turn in range(len(askers[0].mine))
@@ -202,17 +134,17 @@ def test_which_rows_are_answered_together_depends_on_no_worker(
         groups[workers] = [rows["labels"].tolist() for turn in found for rows in turn]
     assert groups[1] == groups[2] == groups[3]
     assert [len(group) for group in groups[1]] == [2, 2, 2, 1]
-    everything = job_of(models["t5"], tmp_path / "1", paired.TASK)
+    everything = job_of(paired.TASK, models["t5"], tmp_path / "1")
     all_rows = validation.rows_of(everything, 0)["labels"].tolist()
     assert [row for group in groups[1] for row in group] == [all_rows[number] for number in (0, 1, 2, 4, 5, 7, 8)]
 
 
 def test_only_a_score_that_is_measured_can_stop_a_run(models: dict[str, Path], tmp_path: Path) -> None:
     def check(model: str, figure: str = "score", mode: str = "max", **given: Any) -> None:
-        early, inputs = {"figure": figure, "mode": mode, "patience": 2}, inputs_of(models[model], tmp_path)
         other = [{**example, "input": f"{example['input']} now"} for example in paired.PAIRS]
-        Path(inputs["data.validation"].path).write_text("".join(json.dumps(example) + "\n" for example in other))
-        run.check(recipe_of(tmp_path, early_stop=early, **given), inputs)
+        inputs = in_process.inputs_of(paired.PAIRS, models[model], tmp_path, other)
+        early, task = {"figure": figure, "mode": mode, "patience": 2}, given.pop("task", paired.TASK)
+        run.check(in_process.recipe_of(task, tmp_path, early_stop=early, **given), inputs)
 
     for figure in ("score", "bleu"):
         check("t5", figure)
@@ -238,7 +170,7 @@ def test_an_adapter_is_there_when_the_model_answers(models: dict[str, Path], tmp
     """Each answer is the likeliest token each time of the adapted model, without a batch or a cache."""
     from manta.tasks.scoring import generation
 
-    job = job_of(models["t5"], tmp_path, adapt={"method": "lora", "rank": 4})
+    job = job_of(paired.TASK, models["t5"], tmp_path, adapt={"method": "lora", "rank": 4})
     model = model_of(job, lambda _: None).eval()
     rows = validation.rows_of(job, 0)
     asked = [

@@ -8,21 +8,13 @@ from typing import Any
 
 import pytest
 
-from manta import artifact, stage
-from manta import recipe as recipes
 from manta.errors import InputError
-from manta.progress import Progress
 from manta.train.metrics import read
 from tests.tasks import labelled
+from tests.train.staged import made
 
 pytestmark = pytest.mark.integration
 PLACES = ("film", "match", "cake", "vote", "place", "day", "book")
-
-
-def made(raw: dict[str, Any]) -> artifact.Artifact:
-    recipe = recipes.validate(raw)
-    assert not isinstance(recipe, recipes.PipelineRecipe)
-    return stage.run(recipe, Progress(quiet=True)).artifact
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,27 +14,25 @@ import torch
 from manta import isolate
 from manta import plan as plans
 from manta import recipe as recipes
-from manta.artifact import Draft, Resolved
 from manta.data.shards import load_index
 from manta.data.stream import read_steps, take
 from manta.errors import InputError
 from manta.evaluate import comparing as measuring
 from manta.models.load import load
-from manta.objectives import TABLE, loss_of, mean, scored_of
+from manta.objectives import loss_of, mean, scored_of
 from manta.progress import Progress
-from manta.schema import EvaluateRecipe, FinetuneRecipe
+from manta.schema import FinetuneRecipe
 from manta.sections.tasks import EmbeddingTask
 from manta.storage import Folder
 from manta.tasks import embedding
 from manta.train import comparing, reference, run, validation
-from manta.train.engine import Engine
-from manta.train.export import export
 from manta.train.job import Job, model_of
 from tests.tasks import labelled
+from tests.train import in_process
+from tests.train.in_process import Trained, compared, inputs_of
 from tests.train.under_deepspeed import lone_process
 
-pytestmark = pytest.mark.integration
-STEPS = 40
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("no_processes")]
 ANSWERS = [
     {"input": f"{word}?", "chosen": f"yes {word}", "rejected": f"no {word}"} for word in labelled.GOOD + labelled.BAD
 ]
@@ -51,91 +49,18 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of their own need Ray: here their functions are called."""
-    monkeypatch.setattr(isolate, "run", lambda calls, _: [call.function(*call.arguments) for call in calls])
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {"bert": labelled.bert(folder / "bert"), "llama": labelled.llama(folder / "llama")}
 
 
-def inputs_of(given: list[dict[str, Any]], model: Path, folder: Path) -> dict[str, Resolved]:
-    found = {"model.source": Resolved("model.source", "m", "directory", str(model), "", "")}
-    for name in ("data.examples", "data.validation"):
-        file = folder / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(example) + "\n" for example in given))
-        found[name] = Resolved(name, str(file), "file", str(file), "", "")
-    return found
-
-
 def job_of(task: dict[str, Any], given: list[dict[str, Any]], model: Path, folder: Path, **more: Any) -> Job:
-    """What the workers of a run would be told."""
-    raw = {
-        "kind": "finetune", "name": "t", "output": str(folder), "data": {"examples": "./x", "validation": "./x"},
-        "model": {"source": "./m"}, "task": task, "optimizer": {"lr": 5e-3, "precision": "fp32"},
-        "schedule": {"name": "constant"}, "batch": {"samples": 10}, "stop": {"steps": STEPS},
-        "resources": {"micro_batch": 5}, **more,
-    }  # fmt: skip
-    recipe = recipes.validate(raw)
-    assert isinstance(recipe, FinetuneRecipe)
-    inputs = inputs_of(given, model, folder)
-    draft = Draft(Folder(folder / "run"), {}, inputs, resumed=False)
-    if task["name"] == "preference":
-        run._ask_before(recipe, draft, Progress(quiet=True))
-    job: Job = run.make_job(recipe, draft, None, Progress(quiet=True))
-    return job
-
-
-class Trained(NamedTuple):
-    job: Job
-    first: dict[str, Any]  # figures before the first step
-    figures: dict[str, Any]
-    losses: list[float]
-    still: set[str]  # names of the weights that did not move
-    model: Path  # exported
+    return in_process.job_of(task, inputs_of(given, model, folder), folder, **more)
 
 
 def train(task: dict[str, Any], given: list[dict[str, Any]], model: Path, folder: Path, **more: Any) -> Trained:
-    """As the loop does it, in this process: rows, model, steps, validation, export."""
-    job = job_of(task, given, model, folder, **more)
-    recipe, made = job.recipe, model_of(job, lambda _: None)
-    engine = Engine(made, loss_of(job.objective), recipe.optimizer, recipe.resources, job.accumulation)
-    before = {name: tensor.clone() for name, tensor in (engine.weights() or {}).items()}
-    parts = TABLE[job.objective.name].parts
-    held_out, judge = validation.rows_of(job, 0), validation.judge_of(job, 0)
-    first = validation.measure(engine, held_out, parts, judge)
-    losses = []
-    for step in range(STEPS):
-        found = read_steps(job.feed, np.array([step]), 0, 1)
-        batch = {name: found[name][0] for name in job.feed.columns}
-        scored = np.atleast_1d(scored_of(job.objective)(batch)).tolist()
-        losses.append(engine.step(batch, scored, recipe.optimizer.lr)[0])
-    figures = validation.measure(engine, held_out, parts, judge)
-    export(job, engine, made, Folder(folder / "out"))
-    after = engine.weights() or {}
-    still = {name for name in before if torch.equal(before[name], after[name])}
-    return Trained(job, first, figures, losses, still, folder / "out/model")
-
-
-def evaluated(task: dict[str, Any], given: list[dict[str, Any]], folder: Path, **models: Path) -> dict[str, list[Any]]:
-    """What `manta evaluate` makes of these models, by their roles: predictions."""
-    raw = {
-        "kind": "evaluate", "name": "e", "model": {"source": "./m", **({"reference": "./r"} if "reference" in models else {})},
-        "data": {"examples": "./x", "validation_fraction": 1.0},
-        "evaluate": {"engine": "transformers", "dtype": "float32", "perplexity_rows": 0, "task": task},
-    }  # fmt: skip
-    recipe = recipes.validate(raw)
-    assert isinstance(recipe, EvaluateRecipe)
-    measuring.check(recipe)
-    measured = {}
-    for role, model in models.items():
-        inputs = {"data.examples": inputs_of(given, model, folder)["data.examples"]}
-        measured[role] = measuring.measure(recipe, model, inputs, lambda _: None)
-    return {role: outcome["predictions"] for role, outcome in measuring.settled(recipe, measured).items()}
+    return in_process.train(task, given, model, folder, stop={"steps": 40}, **more)
 
 
 # --- preferences -----------------------------------------------------------------------------------------------------
@@ -150,10 +75,10 @@ def test_ten_preferences_are_learnt_by_heart(adapt: dict[str, Any], models: dict
     assert done.figures["score"] == 100.0 and done.figures["rows"] == 10, done.losses
     assert done.figures["margin"] > 0.5 and done.figures["loss"] < 0.7 * done.first["loss"]
     if adapt["method"] == "lora":
-        assert not any("lora_" in name for name in done.still) and any(".base_layer." in name for name in done.still)
+        assert done.moved == {name for name in done.after if "lora_" in name} < done.after.keys()
         assert (tmp_path / "out/adapter/adapter_model.safetensors").exists()
     # What was exported is an ordinary decoder, which evaluation finds to prefer what validation did.
-    margins = evaluated(PREFERENCE, ANSWERS, tmp_path, model=done.model, reference=models["llama"])
+    margins = compared(PREFERENCE, ANSWERS, tmp_path, model=done.model, reference=models["llama"])
     assert np.mean(margins["model"]) == pytest.approx(done.figures["margin"], rel=1e-3)
     assert margins["reference"] == [0.0] * 10
     config = json.loads((done.model / "config.json").read_text())
@@ -224,10 +149,11 @@ def test_ten_texts_find_what_belongs_to_them(adapt: dict[str, Any], models: dict
     assert done.first["score"] < 100.0
     assert done.figures["score"] == done.figures["mrr"] == 100.0 and done.figures["rows"] == 10, done.losses
     assert done.losses[-1] < 0.2 * done.losses[0]
-    assert evaluated(EMBEDDING, TEXTS, tmp_path, model=done.model)["model"] == [1] * 10
-    assert any("pooler" in name for name in done.still)
+    assert compared(EMBEDDING, TEXTS, tmp_path, model=done.model)["model"] == [1] * 10
+    still = done.after.keys() - done.moved
+    assert any("pooler" in name for name in still)
     if adapt["method"] == "full":
-        assert all("pooler" in name for name in done.still)
+        assert all("pooler" in name for name in still)
 
 
 def test_the_directory_says_what_to_do_with_a_text(models: dict[str, Path], tmp_path: Path) -> None:

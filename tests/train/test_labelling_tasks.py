@@ -13,7 +13,7 @@ import torch
 
 from manta.train import validation
 from tests.tasks import labelled
-from tests.train.heads import Trained, asked, inputs_of, job_of, train
+from tests.train.in_process import Trained, asked, inputs_of, job_of, train
 from tests.train.under_deepspeed import lone_process
 
 pytestmark = pytest.mark.integration

@@ -17,7 +17,7 @@ from manta.tasks.labels import ENDS, head_of
 from manta.train import validation
 from manta.train.job import model_of
 from tests.tasks import labelled, spanned
-from tests.train.heads import asked, inputs_of, job_of, train
+from tests.train.in_process import asked, inputs_of, job_of, train
 from tests.train.under_deepspeed import lone_process
 
 pytestmark = pytest.mark.integration

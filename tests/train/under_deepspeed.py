@@ -22,19 +22,25 @@ VOCAB, SEQ, ROWS = 64, 16, 4
 
 
 @contextlib.contextmanager
-def lone_process(folder: Path) -> Iterator[None]:
-    """A process group of one, as Ray Train would make it."""
-    prepare_process(TrainResources())
+def group_of_one(folder: Path) -> Iterator[None]:
+    """A process group, as Ray Train would make it, of this process alone."""
     store = torch.distributed.FileStore(str(folder / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def lone_process(folder: Path) -> Iterator[None]:
+    """The same, ready for DeepSpeed."""
+    prepare_process(TrainResources())
+    with group_of_one(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCAL_RANK", "0")
         from deepspeed.utils import groups
 
         groups._release_process_group_references(group=None)  # an earlier test's group, which is no more
         yield
         groups._release_process_group_references(group=None)
-    torch.distributed.destroy_process_group()
 
 
 def model() -> Any:

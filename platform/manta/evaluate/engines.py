@@ -20,7 +20,18 @@ class Engine(NamedTuple):
     generate: Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
-# name -> module with `load(model, dtype, max_tokens) -> Engine`; imported by the process that uses it, since each is heavy.
+class Judge(NamedTuple):
+    """A loaded model that is asked about each token of a row.
+
+    `believe(rows)`: rows of token ids -> for each row the log-probabilities (nats) of its tokens but the first, and the
+    likeliest token at each of these places. `generate` is as an Engine's.
+    """
+
+    believe: Callable[[Sequence[Sequence[int]]], list[tuple[list[float], list[int]]]]
+    generate: Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
+
+
+# name -> module with `load(model, dtype, max_tokens) -> Engine` and `judge`, likewise; imported by the process that uses it, since each is heavy.
 ENGINES = {"vllm": "manta.evaluate.vllm_engine", "transformers": "manta.evaluate.hf_engine"}
 
 
@@ -28,3 +39,9 @@ def load(name: str, model: Path, dtype: str, max_tokens: int) -> Engine:
     """Load the Hugging Face directory `model` into the engine `name` for sequences of up to `max_tokens` in all."""
     engine: Engine = importlib.import_module(ENGINES[name]).load(model, dtype, max_tokens)
     return engine
+
+
+def judge(name: str, model: Path, dtype: str, max_tokens: int) -> Judge:
+    """As `load`, for what is asked about single tokens."""
+    made: Judge = importlib.import_module(ENGINES[name]).judge(model, dtype, max_tokens)
+    return made

@@ -6,13 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from manta.evaluate.engines import Engine
+from manta.evaluate.engines import Engine, Judge
 from manta.tasks.scoring import generation
 
 
 def load(model: Path, dtype: str, max_tokens: int) -> Engine:
     """Load a Hugging Face directory. `max_tokens` needs no preparation here."""
     del max_tokens
+    loaded = _loaded(model, dtype)
+    return Engine(lambda rows: _nll(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
+
+
+def judge(model: Path, dtype: str, max_tokens: int) -> Judge:
+    """As `load`, for what is asked about single tokens."""
+    del max_tokens
+    loaded = _loaded(model, dtype)
+    return Judge(lambda rows: _believe(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
+
+
+def _loaded(model: Path, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -20,8 +32,7 @@ def load(model: Path, dtype: str, max_tokens: int) -> Engine:
     from manta.models.load import model_config
 
     know(model_config(str(model)))
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
-    return Engine(lambda rows: _nll(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
+    return AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
 
 
 def _nll(model: Any, rows: Sequence[Sequence[int]]) -> list[float]:
@@ -34,6 +45,21 @@ def _nll(model: Any, rows: Sequence[Sequence[int]]) -> list[float]:
             logits = model(input_ids=tokens).logits[0, :-1].float()  # (seq - 1, vocab)
         sums.append(float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")))
     return sums
+
+
+def _believe(model: Any, rows: Sequence[Sequence[int]]) -> list[tuple[list[float], list[int]]]:
+    import torch
+
+    found = []
+    fed: list[int] = []
+    for row in rows:
+        if list(row[:-1]) != fed:  # choices of one token each follow the same question: it is computed once
+            fed = list(row[:-1])
+            with torch.inference_mode():
+                logs = model(input_ids=torch.tensor([fed])).logits[0].float().log_softmax(-1)  # (seq - 1, vocab)
+        targets = torch.tensor(list(row[1:]))[:, None]
+        found.append((logs.gather(1, targets)[:, 0].tolist(), logs.argmax(-1).tolist()))
+    return found
 
 
 def _generate(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:

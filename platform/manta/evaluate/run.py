@@ -11,6 +11,7 @@ from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
 from manta.evaluate import asking, comparing, copies, explanations, labelling, recovery
+from manta.evaluate.harness import stage as harness
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.parity import stage as parity
 from manta.evaluate.perplexity import perplexity
@@ -34,6 +35,7 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     parity.check(recipe)
     copies.check(recipe)
     trial.check(recipe)
+    harness.check(recipe, inputs)
     settings, gate = recipe.evaluate, recipe.gate
     rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
     if rows and recipe.data.shards is None:
@@ -44,7 +46,7 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
         raise InputError(
             "data.examples and evaluate.task go together: set both (and evaluate.task_samples above 0), or neither"
         )
-    if not rows and not task and not settings.parity:
+    if not rows and not task and not settings.parity and settings.harness is None:
         raise InputError("nothing to evaluate: set data.shards (perplexity) or data.examples and evaluate.task (score)")
     for figure, measured in (("perplexity_recovery", rows), ("score_recovery", task)):
         if getattr(gate, figure) is not None and not (measured and recipe.model.base):
@@ -105,36 +107,42 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     if found is not None:
         parity.add(report["figures"], found)
         draft.folder.write_text(parity.REPORT, json.dumps(finite(found), indent=2, ensure_ascii=False) + "\n")
+    asked = harness.found(draft.folder) if recipe.evaluate.harness else None
+    if asked is not None:
+        harness.add(report, asked, recipe.seed)
+        harness.store(finite(asked), draft.folder)
     report = finite(report)
     report["models"] = {name: {"ref": item.ref, "fingerprint": item.fingerprint} for name, item in models.items()}
     explanations.store(measured.get("model", {}), draft.folder)
     draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     figures: dict[str, Any] = report["figures"]
+    outcomes = [*measured.values(), *([found] if found else []), *([asked] if asked else [])]
     return figures | {
         "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in [*measured.values(), *([found] if found else [])]),
+        "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in outcomes),
     }
 
 
 def measures(recipe: EvaluateRecipe) -> bool:
-    """Whether rows or examples are judged at all: parity may be asked for alone."""
+    """Whether rows or examples are judged at all: parity or the harness may be asked for alone."""
     return recipe.evaluate.perplexity_rows > 0 or (
         recipe.evaluate.task is not None and recipe.evaluate.task_samples > 0
     )
 
 
 def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], progress: Progress) -> None:
-    """Leave what is not there yet of the models' measurements and of parity, each made in a process of its own."""
+    """Leave what is not there yet of the models' measurements, parity and the harness, each made in a process of its own."""
     resources, left = recipe.resources, [name for name in models if not draft.folder.exists(file_of(name))]
     compares = recipe.evaluate.parity and not draft.folder.exists(parity.FILE)
-    if not left and not compares:
+    asks = recipe.evaluate.harness is not None and not draft.folder.exists(harness.FILE)
+    if not left and not compares and not asks:
         return
     cluster.connect(resources.address, resources.cpus)
     cluster.check_fits(resources.workers, max(1, resources.cpus // resources.workers), 0)
     # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core. Several
     # workers are a model's own, and take the CPUs from the process that shares the work out to them.
     spread = resources.workers > 1
-    share = max(1, resources.cpus // (len(left) + compares))
+    share = max(1, resources.cpus // (len(left) + compares + asks))
     with cluster.relay(progress) as mailbox:
         calls = [
             isolate.Call(
@@ -149,6 +157,10 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
         if compares:
             arguments = (recipe, draft.inputs["model.source"], draft.inputs, draft.folder, mailbox)
             calls.append(isolate.Call(parity.measure, arguments, share, memory_bytes(draft.inputs["model.source"])))
+        if asks:
+            source = draft.inputs["model.source"]
+            arguments = (recipe, source, draft.inputs, draft.folder, mailbox)
+            calls.append(isolate.Call(harness.measure, arguments, share, memory_bytes(source), harness.ENVIRONMENT))
         for together in [[call] for call in calls] if spread else [calls]:
             isolate.run(together, f"evaluate {recipe.name}")
 

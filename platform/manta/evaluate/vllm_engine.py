@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from manta.evaluate.engines import Engine
+from manta.evaluate.engines import Engine, Judge
 
 # Read when vLLM is imported. One process: ready in seconds, and nothing outlives it.
 ENVIRONMENT = {
@@ -47,6 +47,12 @@ def reader(model: Path, dtype: str, max_tokens: int) -> Reader:
     llm = _llm(model, dtype, max_tokens)
     routes = _Routes(llm)
     return Reader(routes.conversation_ids, routes.text_ids, lambda rows: _believe(llm, rows))
+
+
+def judge(model: Path, dtype: str, max_tokens: int) -> Judge:
+    """As `load`, for what is asked about single tokens."""
+    llm = _llm(model, dtype, max_tokens)
+    return Judge(lambda rows: _believe(llm, rows), lambda prompts, limits: _generate(llm, prompts, limits))
 
 
 def _llm(model: Path, dtype: str, max_tokens: int) -> Any:

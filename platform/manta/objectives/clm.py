@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from manta.objectives.encoder import logits_at
 from manta.objectives.sums import NOT_SCORED, cross_entropy
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ def clm(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, to
     scalars: float32 nats, int64.
     """
     inputs, targets = shifted(batch)
-    logits = model(**inputs, use_cache=False).logits  # (batch, seq, vocab)
-    return cross_entropy(logits, targets)
+    if "labels" not in batch:
+        return cross_entropy(model(**inputs, use_cache=False).logits, targets)  # (batch, seq, vocab)
+    where = targets != NOT_SCORED  # of conversations the answers alone: what is asked needs no output layer
+    return cross_entropy(logits_at(model, where, **inputs, use_cache=False), targets[where])
 
 
 def shifted(batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

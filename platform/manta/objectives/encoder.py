@@ -1,4 +1,4 @@
-"""What encoders read, and how only what is scored reaches their output layer."""
+"""What encoders read, and how only what is scored reaches the output layer of any model."""
 
 from __future__ import annotations
 
@@ -43,16 +43,26 @@ def block_mask(position_ids: torch.Tensor, attention_mask: torch.Tensor | None, 
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
+def logits_at(model: Any, where: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """What the model answers to `inputs` at `where`, bool (batch, seq), alone: logits (scored, vocab)."""
+    with scored_only(model, where):
+        logits: torch.Tensor = model(**inputs).logits
+    return logits if logits.dim() == 2 else logits[where]
+
+
 @contextlib.contextmanager
 def scored_only(model: Any, where: torch.Tensor) -> Iterator[list[torch.Tensor]]:
     """Within the block, the model's output layer sees the hidden states at `where`, bool (batch, seq), alone.
 
     So its logits are (scored, vocab), in the order of rows and places. Of 15 per cent of the tokens that is a seventh
-    of the work and memory of the vocabulary. Yields a list that then holds these hidden states, (scored, hidden).
+    of the work and memory of the vocabulary. Yields a list that then holds these hidden states, (scored, hidden). Where
+    learnt tokens stand before the text (prompt tuning), so that places are others than in `where`, all states are seen.
     """
     states: list[torch.Tensor] = []
 
     def pick(_: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        if arguments[0].shape[:-1] != where.shape:
+            return arguments
         states.append(arguments[0][where])
         return (states[-1], *arguments[1:])
 

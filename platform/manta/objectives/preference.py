@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from manta.objectives.encoder import logits_at
 from manta.objectives.labels import Logits
 from manta.objectives.sums import NOT_SCORED
 
@@ -57,8 +58,8 @@ def answers(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     labels = torch.cat([batch["labels"], batch["rejected_labels"]]).long()
     targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=NOT_SCORED)
     where = targets != NOT_SCORED
-    # Cut out before the softmax: of a pair mostly the question, which is not scored.
-    logits = model(input_ids=inputs, use_cache=False).logits[where].float()  # (scored, vocab)
+    # Of a pair most is the question, which is not scored.
+    logits = logits_at(model, where, input_ids=inputs, use_cache=False).float()  # (scored, vocab)
     each = -torch.nn.functional.cross_entropy(logits, targets[where], reduction="none")
     sums = torch.zeros(where.shape, dtype=torch.float32, device=each.device).masked_scatter(where, each).sum(dim=1)
     return torch.stack(sums.chunk(2), dim=1)

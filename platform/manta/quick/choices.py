@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from manta.quick.facts import SHARE, Facts
+from manta.sections.tasks import AnsweringTask
 from manta.tasks import ANSWERING, COMPARING, TASKS
 
 LORA_FROM = 100_000_000  # weights of a decoder
@@ -142,7 +143,8 @@ def _lengths(take: Choices, facts: Facts, section: str = "task") -> int:
             cut = f"the most that is taken without being asked for; {SHARE:.0%} of the examples have at most {usual} tokens"
         found = take.take(f"{section}.{name}", value, cut)
         total += found if isinstance(found, int) else value
-    return total or LONGEST
+    window = AnsweringTask.model_fields["max_tokens"].default if facts.task["name"] == "answering" else LONGEST
+    return total or int(facts.task.get("max_tokens", window))
 
 
 def _adapt(take: Choices, facts: Facts) -> str:

@@ -4,8 +4,10 @@ for models of a known family."""
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from manta import artifact
@@ -13,10 +15,13 @@ from manta.artifact import Resolved
 from manta.errors import InputError
 from manta.models import classes, formulas, load
 from manta.models.families import Kind
+from manta.sections.tasks import Task
 from manta.storage import Folder
+from manta.tasks import TASKS
 
 COUNTED = 2000  # examples whose tokens are counted
 SHARE = 0.99  # of them, those that are to fit without being cut
+TOKENIZER = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 TURN = 8  # tokens that a chat template puts around each message, and a tokenizer around a text, at most
 
 Example = Mapping[str, Any]
@@ -155,20 +160,35 @@ TEXTS: dict[str, dict[str, Texts]] = {
 }
 
 
-def lengths(task: str, examples: Sequence[Example], found: Model) -> dict[str, tuple[int, int]]:
+TALKS = ("chat", "preference")  # whose length is that of a whole conversation, as the template writes it
+
+
+def lengths(task: Task, examples: Sequence[Example], found: Model) -> dict[str, tuple[int, int]]:
     """Of each setting of the task's lengths what SHARE of the examples need at most, and the most that one needs.
 
-    In tokens of the model's own tokenizer, with room for what is put around texts. Of many examples COUNTED are looked
-    at, spread evenly. Empty for a model without tokenizer.json, and for tasks whose rows have one length anyway.
+    In tokens of the model's own tokenizer, with room for what is put around texts; the words that stand before an
+    encoder-decoder's input follow from the recipe's section `task`. Of many examples COUNTED are looked at, spread
+    evenly. Empty for a model without tokenizer.json, and for tasks whose rows have one length anyway.
     """
-    if task not in TEXTS or not examples or not found.folder.exists("tokenizer.json"):
+    if task.name not in TEXTS or not examples or not found.folder.exists("tokenizer.json"):
         return {}
     counter = _counter(found.folder)
     step = max(1, len(examples) // COUNTED)
+    before = _before(found.folder) if task.name in TALKS else 0
     return {
-        name: _percentile([max(map(counter, texts(example)), default=0) for example in examples[::step]])
-        for name, texts in TEXTS[task].items()
+        name: _percentile([before + max(map(counter, texts(example)), default=0) for example in examples[::step]])
+        for name, texts in (TEXTS[task.name] | _read_apart(task, found)).items()
     }
+
+
+def _read_apart(task: Task, found: Model) -> dict[str, Texts]:
+    """What an encoder reads of an example, with the words before it, where a decoder of its own answers; else nothing."""
+    from manta.tasks.encoding import seq2seq
+
+    config = load.model_config(found.folder.url)
+    if not seq2seq.teaches(task, config):
+        return {}
+    return {"max_input_tokens": lambda example: iter([[seq2seq.source(example, TASKS[task.name], task, config)]])}
 
 
 def _counter(folder: Folder) -> Callable[[Sequence[str]], int]:
@@ -182,6 +202,25 @@ def _counter(folder: Folder) -> Callable[[Sequence[str]], int]:
         return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) + TURN for text in texts)
 
     return count
+
+
+def _before(folder: Folder) -> int:
+    """Tokens that a chat template puts before a conversation, beyond TURN: some bring a system prompt of their own."""
+    from jinja2 import TemplateError
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as scratch:  # the weights, which may lie far away, stay there
+        for name in TOKENIZER:
+            if folder.exists(name):
+                Path(scratch, name).write_text(folder.read_text(name), encoding="utf-8")
+        tokenizer = AutoTokenizer.from_pretrained(scratch, local_files_only=True)
+    if tokenizer.chat_template is None:
+        return 0
+    try:
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], return_dict=False)
+    except TemplateError:  # which is told, with what to do, where rows are made
+        return 0
+    return max(0, len(ids) - TURN - 1)
 
 
 def _percentile(values: Sequence[int]) -> tuple[int, int]:

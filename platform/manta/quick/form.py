@@ -137,7 +137,7 @@ def _finetune(raw: dict[str, Any]) -> tuple[Facts, tuple[str, ...], list[Choice]
     rows.collect(recipe, chosen)
     model = facts.model(recipe.model.source)
     objective_of(recipe, load.model_config(model.folder.url))
-    lengths = facts.lengths(recipe.task.name, chosen["train"], model)
+    lengths = facts.lengths(recipe.task, chosen["train"], model)
     counts = len(chosen["train"]), len(chosen["validation"])
     found = Facts(raw["task"], *counts, fraction, lengths, model, facts.machine())
     told = f"{counts[0]:,} training and {counts[1]:,} validation examples"
@@ -164,7 +164,7 @@ def _evaluate(raw: dict[str, Any]) -> tuple[Facts, tuple[str, ...], list[Choice]
     told = [f"{len(scored):,} examples"]
     if seen and data.validation_fraction == 1.0:
         told.append("the model was trained on these very examples: the score says what it remembers")
-    lengths = facts.lengths(task.name, scored, model)
+    lengths = facts.lengths(task, scored, model)
     found = Facts(raw["evaluate"]["task"], 0, len(scored), fraction, lengths, model, facts.machine())
     there = importlib.util.find_spec("vllm") is not None
     return found, tuple(told), choices.evaluation(found, raw, there)

@@ -10,6 +10,7 @@ from manta.artifact import Artifact
 from manta.errors import InputError
 from manta.evaluate import bootstrap, figures, paired
 from manta.evaluate.figures import Figure
+from manta.evaluate.harness import figures as harness
 
 SCORES = "scores.json"
 SEED = 0  # of the resamples, so that a comparison says the same whenever it is asked
@@ -32,7 +33,8 @@ class Both(NamedTuple):
 def lines(a: Artifact, b: Artifact) -> Iterator[str]:
     """The comparison of two evaluate artifacts, as lines. Raises InputError if they did not judge the same examples."""
     both = read(a, b)
-    if both.examples is None and both.rows is None:
+    asked = harness.compared(a, b)
+    if both.examples is None and both.rows is None and not asked:
         yield "no figure was measured for both: one has a task's score, the other perplexity"
         return
     yield f"on the same examples (in brackets: {LEVEL:.0%} intervals; p: two-sided, by swapping answers and by resampling)"
@@ -40,6 +42,7 @@ def lines(a: Artifact, b: Artifact) -> Iterator[str]:
     if both.rows is not None:
         likelihoods = [side["model"] for side in both.rows]
         yield _figure(figures.of_likelihoods(likelihoods, both.rows[0]["tokens"]))
+    yield from map(_figure, asked)
     if both.task is not None and both.examples is not None:
         answers = [[row["prediction"] for row in side] for side in both.examples]
         references = [row["reference"] for row in both.examples[0]]

@@ -40,7 +40,8 @@ def _intervals(figures: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
     for name, found in intervals.items():
         where = f"{format_figure(found[0])} to {format_figure(found[1])}" if found else "not known"
         value = format_figure(figures[name]) if figures[name] is not None else "not a number"
-        rows.append(f"<tr><td>{_text(name.replace('_', ' '))}<td>{_text(value)}<td>{_text(where)}")
+        shown = name if "/" in name else name.replace("_", " ")  # a task of lm_eval is called what its file says
+        rows.append(f"<tr><td>{_text(shown)}<td>{_text(value)}<td>{_text(where)}")
     return f"<table>{''.join(rows)}</table>"
 
 

@@ -17,6 +17,7 @@ from manta.sections.base import (
     Section,
     Shards,
 )
+from manta.sections.harness import Harness
 from manta.sections.robustness import Robustness
 from manta.sections.tasks import Task
 
@@ -61,6 +62,9 @@ class EvaluateSettings(Section):
     )
     robustness: Robustness | None = Field(None, description="also: what changed texts cost, and what an attack does")
     explain: NonNegative = Field(0, description="also: examples of classification whose labels are explained by words")
+    harness: Harness | None = Field(
+        None, description="also: tasks in the format of lm-evaluation-harness, on local data"
+    )
 
 
 class EvaluateResources(CompressResources):

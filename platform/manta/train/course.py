@@ -29,12 +29,12 @@ class Course:
         beside = stability.State(**json.loads(folder.read_text(BESIDE))) if folder.exists(BESIDE) else None
         self._stable = self._before = stability.after_restart(stored, beside)
         self._patient = patience.State(**state.patience) if state and state.patience else patience.State()
-        self._verdict = stability.Verdict("go_on")
+        self._verdict, self._stream = stability.Verdict("go_on"), 0
 
-    def judge(self, step: int, loss: float, norm: float | None) -> bool:
-        """Whether the update of `step` (from 0) is to be made; `norm` where it is known before."""
-        self._before = self._stable
-        self._verdict, self._stable = stability.feed(self._before, step, loss, norm, self.settings)
+    def judge(self, step: int, loss: float, norm: float | None, stream: int = 0) -> bool:
+        """Whether the update of `step` (from 0), of a stream, is to be made; `norm` where it is known before."""
+        self._before, self._stream = self._stable, stream
+        self._verdict, self._stable = stability.feed(self._before, step, loss, norm, self.settings, stream)
         return self._verdict.action == "go_on"
 
     def settle(self, step: int, loss: float, norm: float, rank: int, barrier: Callable[[], None]) -> str:
@@ -44,7 +44,8 @@ class Course:
         DeepSpeed leaves an update out by itself when the norm it finds is not finite: such a step is judged again.
         """
         if self._verdict.action == "go_on" and not math.isfinite(norm):
-            self._verdict, self._stable = stability.feed(self._before, step, loss, norm, self.settings)
+            judged = stability.feed(self._before, step, loss, norm, self.settings, self._stream)
+            self._verdict, self._stable = judged
         if self._verdict.action == "stop":
             barrier()
             raise StageFailed(self._verdict.why)

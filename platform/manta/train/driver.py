@@ -31,12 +31,12 @@ class Driver:
 
     def report(self, step: int, loss: float, speed: float, wait: float) -> None:
         """Say how far training is: `speed` in tokens a second, `wait` as a share of the step."""
-        if not self.speaks or (time.monotonic() - self._sent < MAILBOX_SECONDS and step < self.job.feed.steps):
+        if not self.speaks or (time.monotonic() - self._sent < MAILBOX_SECONDS and step < self.job.steps):
             return
         self._sent = time.monotonic()
         update = {
             "done": step,
-            "total": self.job.feed.steps,
+            "total": self.job.steps,
             "unit": "steps",
             "loss": loss,
             "tokens_per_s": speed,

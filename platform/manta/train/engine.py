@@ -88,12 +88,19 @@ class Engine:
             }
 
     def step(
-        self, batch: Mapping[str, Any], scored: list[float], lr: float, lowest: int = 0, decide: Decide | None = None
+        self,
+        batch: Mapping[str, Any],
+        scored: list[float],
+        lr: float,
+        lowest: int = 0,
+        decide: Decide | None = None,
+        objective: Objective | None = None,
     ) -> tuple[float, float]:
         """One optimizer step on this rank's rows, with the loss averaged over what is `scored` on *all* ranks.
 
         `scored` has a count for each part of the objective, of which the loss is the sum of means. Layers below
         `lowest` stay as they are. `decide(share of the loss, norm or None)` says before the update whether it is made.
+        `objective` stands in for the engine's own.
 
         Returns this rank's share of the loss (nats; the shares of all ranks add up to the global mean) and the global
         gradient norm before clipping.
@@ -103,7 +110,7 @@ class Engine:
         self.engine.train()
         total, norm = 0.0, None
         for micro in self._micro_batches(batch):
-            sums, _ = self.objective(self.engine, micro)
+            sums, _ = (objective or self.objective)(self.engine, micro)
             loss = mean(sums, scored)
             # DeepSpeed averages gradients over the workers; the mean over tokens is taken here already.
             self.engine.backward(loss * self.resources.workers, scale_wrt_gas=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manta.data.stream import Feed
+from manta.mix import Order
 from manta.objectives import attach
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.objective import Objective
@@ -33,6 +34,28 @@ class Job:
     head: dict[str, Any] | None = None  # what config.json is to say of its head
     marks: Marks | None = None  # at which the run asks whether it is to go on
     tokens: int | None = None  # that embeddings must have rows for, where the task brings tokens of its own
+    # Of a mix, whose first stream is this job's own feed and objective:
+    shares: tuple[int, ...] = (1,)  # of the steps, of each stream
+    names: tuple[str, ...] = ("",)
+    beside: tuple[Job, ...] = ()  # the other streams; their models are this one
+
+    @property
+    def streams(self) -> tuple[Job, ...]:
+        return (self, *self.beside)
+
+    @property
+    def order(self) -> Order:
+        return Order(self.shares)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run, of all streams."""
+        return sum(stream.feed.steps for stream in self.streams)
+
+    def said(self, stream: int, loss: float) -> dict[str, Any]:
+        """What the line of a step of a mix says of its stream."""
+        name = self.names[stream]
+        return {"stream": name, f"loss_{name}": loss} if self.beside else {}
 
 
 def model_of(job: Job, note: Callable[[str], Any]) -> Any:

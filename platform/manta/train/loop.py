@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from manta.data.stream import Ahead, batches
+from manta.data.stream import Ahead
 from manta.errors import MantaError
-from manta.objectives import TABLE, loss_of, scored_of
+from manta.objectives import loss_of, scored_of
 from manta.schema import PretrainRecipe
 from manta.storage import Folder
-from manta.train import checkpoint, exhausted, notice, optimizers, unfreezing, validation
+from manta.train import checkpoint, exhausted, mixed, notice, optimizers, streams, unfreezing, validation
 from manta.train import speed as speeds
 from manta.train.course import Course
 from manta.train.driver import Driver
@@ -53,28 +53,27 @@ def train(job: Job) -> dict[str, Any]:
     import ray.train
 
     process_s, entered = speeds.process_seconds(), time.monotonic()
-    stream = ray.train.get_dataset_shard("train")
-    ahead = Ahead(batches(stream, job.feed.columns)) if stream is not None else None  # starts reading now
+    rows = ray.train.get_dataset_shard("train")
+    ahead = Ahead(streams.batches(rows)) if rows is not None else None  # starts reading now
     state = checkpoint.newest(Folder(job.folder))
 
     import torch
 
     from manta.train import engine as engines
-    from manta.train.metrics import Metrics
+    from manta.train.metrics import Metrics, read
 
     recipe, folder, rank = job.recipe, Folder(job.folder), ray.train.get_context().get_world_rank()
     resources = recipe.resources
     engines.prepare_process(resources)
-    parts, scored_in = TABLE[job.objective.name].parts, scored_of(job.objective)
+    losses = [loss_of(stream.objective) for stream in job.streams]  # of a mix each its own
+    counts = [scored_of(stream.objective) for stream in job.streams]
     driver = Driver(job, rank, state)
     universal = state is not None and checkpoint.needs_conversion(state, resources.workers, resources.zero_stage)
     if state is not None and universal:
         optimizers.check_resharding(recipe.optimizer.name, state.workers)
     model = model_of(job, driver.note)
     by_layer = recipe.unfreezing is not None
-    engine = engines.Engine(
-        model, loss_of(job.objective), recipe.optimizer, resources, job.accumulation, universal, by_layer
-    )
+    engine = engines.Engine(model, losses[0], recipe.optimizer, resources, job.accumulation, universal, by_layer)
     built = time.monotonic()
     course, dog = Course(recipe, folder, state), Watchdog(folder, rank, recipe.watchdog, resources.workers)
     step = 0
@@ -86,7 +85,7 @@ def train(job: Job) -> dict[str, Any]:
             engine.load(*place)
     metrics = Metrics(folder, state.metrics_lines if state else 0, step) if rank == 0 else None
     show = validation.Show(job, engine) if rank == 0 and isinstance(recipe, PretrainRecipe) else None
-    held_out, judge = validation.rows_of(job, rank), validation.judge_of(job, rank)
+    held_out = validation.HeldOut(job, rank)
     resumed_from, started, trained_seconds = step, time.monotonic(), 0.0
     pace, peak = speeds.Pace(), speeds.peak(recipe.optimizer.precision) if rank == 0 else None
     saves = Checkpoints(folder, rank, resources, recipe.checkpoint.keep, engine, course, metrics, dog, driver, state)
@@ -98,18 +97,18 @@ def train(job: Job) -> dict[str, Any]:
     moving, tokens_before = False, int(metrics.last["train"]["tokens"]) if metrics and step else 0
     trained_tokens = tokens_before
 
-    while step < job.feed.steps and not stopping and not course.exhausted:
+    while step < job.steps and not stopping and not course.exhausted:
         assert ahead is not None
         began, waited = time.monotonic(), ahead.waited
-        found, batch = next(ahead)
+        found, stream, batch = next(ahead)
         if found != step:
             raise RuntimeError(f"the stream delivered step {found}, but the model stands at step {step}")
         torch.manual_seed(_seed(recipe.seed, step, rank))  # dropout: a function of the position, so a resume repeats it
-        lr = learning_rate(step, job.feed.steps, recipe.optimizer.lr, recipe.schedule)
-        scored = engine.total(np.atleast_1d(scored_in(batch)).tolist())
+        lr = learning_rate(step, job.steps, recipe.optimizer.lr, recipe.schedule)
+        scored = engine.total(np.atleast_1d(counts[stream](batch)).tolist())
         lowest = unfreezing.lowest(step, engine.layers, recipe.unfreezing)
-        seen = _Seen(step, course, driver, saves, engine)
-        _, norm = engine.step(batch, scored, lr, lowest, seen)
+        seen = _Seen(step, stream, course, driver, saves, engine)
+        _, norm = engine.step(batch, scored, lr, lowest, seen, losses[stream])
         if said := course.settle(step, seen.loss, norm, rank, saves.settle):
             driver.note(said)
         if seen.failed:
@@ -134,16 +133,17 @@ def train(job: Job) -> dict[str, Any]:
                 tokens=trained_tokens,
                 tokens_per_s=round(speed, 1),
                 data_wait_share=round(wait, 4),
+                **job.said(stream, loss),
                 **({} if used is None else {"mfu": round(used, 4)}),
             )
             driver.report(step, loss, smooth, wait)
             saves.note_finished()
 
-        at_end = step == job.feed.steps
+        at_end = step == job.steps
         at_mark, best, measured = step in gate.steps and not at_end, False, None
         if (step % recipe.evaluate.every_steps == 0 or at_end or at_mark) and held_out:
             with dog.during("validation"):
-                measured = validation.measure(engine, held_out, parts, judge)
+                measured = held_out.measure(engine)
             best = course.validated(step, measured)
             if metrics:
                 metrics.add("validation", step, **measured)
@@ -155,7 +155,7 @@ def train(job: Job) -> dict[str, Any]:
 
     saves.settle()
     dog.close()
-    finished = step == job.feed.steps or course.exhausted
+    finished = step == job.steps or course.exhausted
     figures: dict[str, Any] = {"stopped": not finished, "moving": moving and not finished, "step": step}
     figures["halted"] = gate.halted and not finished
     if finished:
@@ -163,7 +163,9 @@ def train(job: Job) -> dict[str, Any]:
             load_best(engine, folder, course.spared, rank, resources)
         export(job, engine, model, folder)
     if metrics and finished:
-        figures |= _figures(step, metrics.last, model, resumed_from, time.monotonic() - started)
+        figures |= _figures(step, job, metrics.last, model, resumed_from, time.monotonic() - started)
+        if job.beside:
+            figures |= mixed.final_losses(read(folder), job.names, job.shares)
         if trained_seconds:
             figures["tokens_per_second"] = round((trained_tokens - tokens_before) / trained_seconds, 1)
         figures |= course.figures()
@@ -175,15 +177,22 @@ def train(job: Job) -> dict[str, Any]:
 class _Seen:
     """Decides, before its update, about a step: by the loss of all ranks. Asks in passing whether any has to stop."""
 
-    def __init__(self, step: int, course: Course, driver: Driver, saves: Checkpoints, engine: Any):
-        self.step, self.course, self.driver, self.saves, self.engine = step, course, driver, saves, engine
+    def __init__(self, step: int, stream: int, course: Course, driver: Driver, saves: Checkpoints, engine: Any):
+        self.step, self.stream, self.course, self.driver, self.saves, self.engine = (
+            step,
+            stream,
+            course,
+            driver,
+            saves,
+            engine,
+        )
         self.loss, self.stop_wished, self.moving, self.failed = math.nan, False, False, False
 
     def __call__(self, share: float, norm: float | None) -> bool:
         asked = [self.driver.stop_wished(), notice.leaving(), self.saves.failed]
         self.loss, *votes = self.engine.total([share, *map(float, asked)])
         self.stop_wished, self.moving, self.failed = (vote > 0 for vote in votes)
-        return self.course.judge(self.step, self.loss, norm)
+        return self.course.judge(self.step, self.loss, norm, self.stream)
 
 
 def _seed(seed: int, step: int, rank: int) -> int:
@@ -192,6 +201,7 @@ def _seed(seed: int, step: int, rank: int) -> int:
 
 def _figures(
     steps: int,
+    job: Job,
     last: dict[str, dict[str, Any]],
     model: Any,
     resumed_from: int,
@@ -206,5 +216,6 @@ def _figures(
         "seconds": round(seconds, 2),
     }
     if "validation" in last:
-        figures |= {f"validation_{name}": last["validation"][name] for name in FIGURES if name in last["validation"]}
+        known = [*FIGURES, *(f"{figure}_{name}" for name in job.names for figure in FIGURES)]
+        figures |= {f"validation_{name}": last["validation"][name] for name in known if name in last["validation"]}
     return figures

@@ -90,7 +90,9 @@ class Metrics:
         if board is None:
             return
         for name, value in figures.items():
-            if isinstance(value, str):
+            if isinstance(value, str) and kind == "train":
+                continue  # the stream of a step: its loss stands under its name
+            elif isinstance(value, str):
                 board.add_text(f"{kind}/{name}", value, step)
             else:
                 board.add_scalar(f"{kind}/{name}", value, step)

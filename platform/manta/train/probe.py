@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from manta.errors import StageFailed
+from manta.errors import InputError, StageFailed
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.train import speed
 
@@ -154,6 +154,11 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
     from manta.storage import Folder
     from manta.train import run
 
+    if isinstance(recipe, FinetuneRecipe) and recipe.mix:
+        raise InputError(
+            f"a few steps of a mix of {len(recipe.mix) + 1} streams say nothing of the others' steps: measure each task by a recipe without "
+            "mix"
+        )
     resources, inputs = recipe.resources, artifact.resolve_inputs(recipe)
     run.check(recipe, inputs)
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)

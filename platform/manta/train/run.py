@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from manta import cluster
+from manta import cluster, mix
 from manta import recipe as recipes
 from manta.artifact import Draft, Resolved
-from manta.errors import InputError, RecipeError, StageFailed
+from manta.errors import InputError, Problem, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
 from manta.sections.model import NewModel
-from manta.sections.objective import Masking, Objective
+from manta.sections.objective import Clm, Masking, Objective, Preference
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
-from manta.train import optimizers, samples, schedule, shm_op, zero
+from manta.train import mixed, optimizers, samples, schedule, shm_op, zero
 from manta.train.marks import Halted, Marks
 
 STOP_SECONDS = 120  # for workers to take the step they are at and save
 
 
+def problems(recipe: Recipe) -> Iterator[Problem]:
+    """What is wrong with a recipe by itself: streams that do not go together."""
+    if isinstance(recipe, FinetuneRecipe):
+        yield from mix.problems(recipe)
+
+
 def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     """Everything that can be known to be wrong before Ray starts. Raises InputError."""
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+    if isinstance(recipe, FinetuneRecipe) and recipe.mix:
+        _check_early_stop(recipe, _config(inputs) or {})
+        return mixed.check(recipe, inputs, check)
     optimizers.check(recipe.optimizer.name, recipe.resources.zero_stage)
     zero.check(recipe.optimizer, recipe.resources)
     _check_compiler(recipe.resources)
     if isinstance(recipe, FinetuneRecipe):
-        from manta.models import load
         from manta.tasks.encoding import rows
         from manta.train import comparing
         from manta.train.objective import objective_of
 
-        chosen = inputs["model.source"]  # a package is unpacked later, and checked then
-        known = None if chosen.kind == "package" else load.model_config(load.model_url(chosen))
+        known = _config(inputs)
         _check_early_stop(recipe, known or {})
         comparing.check_groups(recipe.task, recipe.resources)
         rows.check(recipe, dict(inputs))
@@ -80,22 +88,43 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
 
 def _check_early_stop(recipe: FinetuneRecipe, config: Mapping[str, Any]) -> None:
     """Refuse a figure that the validation will not have, and a score that is to be as low as possible."""
-    from manta.tasks import TASKS
-    from manta.train import asking
-
     if (early := recipe.early_stop) is None:
         return
-    answered = asking.figures_of(recipe, config)
-    scores = getattr(TASKS[recipe.task.name], "SCORES", answered)
-    known = ("loss", *(scores if scores != answered else ("perplexity", *answered)))
+    measured = {stream.name: _measured(stream.recipe, config) for stream in mix.streams(recipe)}
+    scores = {figure for _, found in measured.values() for figure in found}
+    known = [*dict.fromkeys(figure for found in measured.values() for part in found for figure in part)]
+    told = f"task.name = {recipe.task.name!r}"
+    if recipe.mix:
+        scores = {f"{figure}_{name}" for name, (_, found) in measured.items() for figure in found}
+        known = ["loss", *(f"{figure}_{name}" for name, found in measured.items() for part in found for figure in part)]
+        told = "this mix"
     if early.figure not in known:
         raise InputError(
-            f"early_stop.figure = {early.figure!r} is not measured for task.name = {recipe.task.name!r}: choose one of {', '.join(known)}"
+            f"early_stop.figure = {early.figure!r} is not measured for {told}: choose one of {', '.join(known)}"
         )
     if early.figure in scores and early.mode == "min":
         raise InputError(
             f"early_stop.mode = 'min' would keep the weights with the lowest {early.figure}, the worst ones: set early_stop.mode=max"
         )
+
+
+def _measured(recipe: mix.Side, config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a stream's validation has: losses, which are to be low, and scores, which are to be high."""
+    from manta.tasks import TASKS
+    from manta.train import asking
+
+    if isinstance(recipe, PretrainRecipe):
+        return ("loss", "perplexity"), ()
+    scores = getattr(TASKS[recipe.task.name], "SCORES", None)
+    return (("loss", "perplexity"), asking.figures_of(recipe, config)) if scores is None else (("loss",), scores)
+
+
+def _config(inputs: Mapping[str, Resolved]) -> dict[str, Any] | None:
+    """The content of the model's config.json; None of a package, which is unpacked later, and checked then."""
+    from manta.models import load
+
+    chosen = inputs["model.source"]
+    return None if chosen.kind == "package" else load.model_config(load.model_url(chosen))
 
 
 def _check_compiler(resources: TrainResources) -> None:
@@ -117,8 +146,9 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     resources = recipe.resources
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
-    if isinstance(recipe, FinetuneRecipe) and recipe.task.name == "preference":
-        _ask_before(recipe, draft, progress, marks)
+    for stream, place in mixed.parts(recipe, draft) if isinstance(recipe, FinetuneRecipe) else ():
+        if isinstance(stream.recipe, FinetuneRecipe) and stream.recipe.task.name == "preference":
+            _ask_before(stream.recipe, place, progress, marks)
     with cluster.relay(progress) as mailbox:
         job = make_job(recipe, draft, mailbox, progress, marks)
         while (figures := _fit(job, progress)).pop("moving", False):
@@ -140,6 +170,8 @@ def make_job(
     recipe: PretrainRecipe | FinetuneRecipe, draft: Draft, mailbox: Any, progress: Progress, marks: Marks | None = None
 ) -> Any:
     """What the workers are told, a `manta.train.job.Job`. Writes the rows of a task below the draft's folder."""
+    if isinstance(recipe, FinetuneRecipe) and recipe.mix:
+        return mixed.make_job(recipe, draft, mailbox, progress, marks, make_job, check)
     from manta.data import grouping, views
     from manta.data.shards import load_index
     from manta.data.stream import Feed, padding_share
@@ -185,15 +217,16 @@ def make_job(
             index.padded, index.seq_len, getattr(recipe.batch, "grouping", "none") == "length", recipe.resources.compile
         ),
     )
+    padding = 0.0 if feed.trim is None else padding_share(feed)
     if feed.trim is not None:
-        progress.note(f"{padding_share(feed):.1%} of the tokens that the first epoch's steps work on are padding")
+        progress.note(f"{padding:.1%} of the tokens that the first epoch's steps work on are padding")
     return Job(
         recipe=recipe,
         objective=objective,
         folder=draft.folder.url,
         feed=feed,
         accumulation=schedule.accumulation(rows, recipe.resources),
-        flops_per_token=_flops_per_token(objective, found | (head or {}), index),
+        flops_per_token=(1.0 - padding) * _flops_per_token(objective, found | (head or {}), index, where),
         config=config,
         source=source,
         tokenizer=tokenizer,
@@ -205,14 +238,18 @@ def make_job(
     )
 
 
-def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any) -> float:
-    """Of the tokens that training counts, those that an encoder or a decoder reads."""
+def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any, where: str) -> float:
+    """Of the tokens that training counts, those that an encoder or a decoder reads; examples are of their mean length."""
     from manta.models import classes, formulas
 
-    target = index.noise.target_len if index.noise else index.target_len or index.seq_len
+    seq_len, target = index.seq_len, index.noise.target_len if index.noise else index.target_len or index.seq_len
     scored = objective.mask_fraction if isinstance(objective, Masking) else 1.0
+    if index.layout == "examples":
+        told = json.loads(Folder(where).read_text("report.json"))["train"]
+        seq_len, target = (max(1, round(told[name] / told["rows"])) for name in ("tokens", "trained_tokens"))
+        scored = told["trained_share"] if isinstance(objective, Clm | Preference) else 1.0
     sides = sum(column.endswith("input_ids") for column in index.columns)  # texts that a row holds side by side
-    return sides * formulas.flops_per_token(classes.suited(config, objective.name), index.seq_len, target, scored)
+    return sides * formulas.flops_per_token(classes.suited(config, objective.name), seq_len, target, scored)
 
 
 def _task_rows(
@@ -257,12 +294,11 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from manta.data import stream
     from manta.data.shards import load_index
-    from manta.train import checkpoint, loop
+    from manta.train import checkpoint, loop, streams
 
-    resources, index = job.recipe.resources, load_index(job.feed.shards)
-    folder = Folder(job.folder)
+    resources, folder, feeds = job.recipe.resources, Folder(job.folder), [stream.feed for stream in job.streams]
+    seq_lens = [load_index(feed.shards).seq_len for feed in feeds]
     folder.clear("work/ray")
     # A process of each worker group looks for nodes that are about to leave: the one node of a local Ray stays.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0" if cluster.is_local() else "1"
@@ -277,7 +313,7 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
             failure_config=ray.train.FailureConfig(max_failures=resources.max_restarts),
         ),
         datasets={"train": _no_dataset},
-        dataset_config=stream.OrderedConfig(job.feed, index.seq_len, _Start(job.folder)),
+        dataset_config=streams.OrderedStreams(feeds, seq_lens, job.order, _Start(job.folder)),
     )
     done: dict[str, Any] = {}
     finished = threading.Event()

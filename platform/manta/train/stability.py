@@ -23,6 +23,7 @@ class State:
     last_bad: int = -1  # the furthest step that was bad
     passed_over: list[list[int]] = field(default_factory=list)  # [first, last] steps whose batches are left out
     left_out: int = 0  # updates, in all
+    beside: list[list[float]] = field(default_factory=list)  # as `losses`, of a mix's other streams from the second on
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,25 @@ class Verdict:
     why: str = ""
 
 
-def feed(state: State, step: int, loss: float, grad_norm: float | None, settings: Stability) -> tuple[Verdict, State]:
+def feed(
+    state: State, step: int, loss: float, grad_norm: float | None, settings: Stability, stream: int = 0
+) -> tuple[Verdict, State]:
     """Judge `step` (from 0) before its update: the verdict, and the state after it.
 
     `loss` is the mean over all ranks and `grad_norm` the global norm (None where it is not known yet), so every rank
     comes to the same verdict. Bad is a loss or norm that is not finite, or a loss more than `spike_deviations`
     deviations above the median of the last `window` good steps; the deviation is 1.4826 times the median absolute one,
     so neither a few outliers nor the steep fall of the first steps move the threshold down. A full window is needed.
-    Steps that an earlier roll-back condemned are skipped, whatever their loss.
+    Steps that an earlier roll-back condemned are skipped, whatever their loss. The steps of a mix are compared with those
+    of their own `stream`: what is high for one task is usual for another.
     """
     if any(first <= step <= last for first, last in state.passed_over):
         return Verdict("skip", f"step {step} is passed over"), replace(state, left_out=state.left_out + 1)
-    wrong = _wrong(state.losses, loss, grad_norm, settings)
+    wrong = _wrong(_of(state, stream), loss, grad_norm, settings)
     if not wrong:
         calm = step > state.last_bad + (settings.window if settings.policy == "roll_back" else 0)
-        losses = [*state.losses, loss][-settings.window :]
-        return Verdict("go_on"), replace(state, losses=losses, in_row=0 if calm else state.in_row)
+        losses = [*_of(state, stream), loss][-settings.window :]
+        return Verdict("go_on"), replace(_with(state, stream, losses), in_row=0 if calm else state.in_row)
     wrong = f"{wrong} at step {step}"
     bad = replace(state, in_row=state.in_row + 1, last_bad=max(step, state.last_bad))
     if settings.policy == "stop" or bad.in_row > settings.tolerated:
@@ -68,7 +72,19 @@ def after_restart(of_checkpoint: State | None, beside: State | None) -> State:
     of_checkpoint = of_checkpoint or State()
     if beside is None or beside.last_bad <= of_checkpoint.last_bad:
         return of_checkpoint
-    return replace(beside, losses=of_checkpoint.losses)
+    return replace(beside, losses=of_checkpoint.losses, beside=of_checkpoint.beside)
+
+
+def _of(state: State, stream: int) -> list[float]:
+    """The losses that a step of this stream is compared with."""
+    return [state.losses, *state.beside][stream] if stream <= len(state.beside) else []
+
+
+def _with(state: State, stream: int, losses: list[float]) -> State:
+    if stream == 0:
+        return replace(state, losses=losses)
+    every = [_of(state, number) for number in range(1, max(len(state.beside), stream) + 1)]
+    return replace(state, beside=[*every[: stream - 1], losses, *every[stream:]])
 
 
 def _wrong(losses: Sequence[float], loss: float, grad_norm: float | None, settings: Stability) -> str:

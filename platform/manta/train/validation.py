@@ -12,11 +12,11 @@ import numpy as np
 from manta.data import grouping
 from manta.data.shards import load_index
 from manta.data.stream import lengths, take, viewed
-from manta.objectives import NOT_SCORED, loss_of
+from manta.objectives import NOT_SCORED, TABLE, loss_of
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.storage import Folder
 from manta.tasks import COMPARING, LABELLING, WINDOWED
-from manta.train import asking, comparing, samples
+from manta.train import asking, comparing, mixed, samples
 from manta.train.job import Job
 
 # Columns that say what is scored.
@@ -57,16 +57,20 @@ def _total(job: Job) -> int:
 
 
 def measure(
-    engine: Any, rows: dict[str, np.ndarray], parts: tuple[str, ...], judge: Judges | None = None
+    engine: Any,
+    rows: dict[str, np.ndarray],
+    parts: tuple[str, ...],
+    judge: Judges | None = None,
+    loss: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """Mean loss (nats) over the validation rows of all ranks, of each part where there are several; perplexity, tokens.
 
     With a judge the task's scores and the number of rows scored, and no perplexity but where the model answers with
-    text. All ranks call it, and all get the same figures.
+    text. `loss` stands in for the engine's objective. All ranks call it, and all get the same figures.
     """
     logits: list[Any] = []
     asker, looks_on = (judge, None) if isinstance(judge, asking.Asker) else (None, judge)
-    sums, scored = engine.evaluate(rows, looks_on.keeping(logits) if looks_on else None)
+    sums, scored = engine.evaluate(rows, looks_on.keeping(logits) if looks_on else loss)
     both = engine.total([*sums, *scored])
     means = [
         total / count if count else 0.0 for total, count in zip(both[: len(parts)], both[len(parts) :], strict=True)
@@ -132,6 +136,26 @@ def judge_of(job: Job, rank: int) -> Judges | None:
     if isinstance(job.recipe, FinetuneRecipe) and job.recipe.task.name in COMPARING:
         return comparing.Judge(job, rank, _total(job))
     return Judge(job, rank) if job.labels is not None else None
+
+
+class HeldOut:
+    """This rank's validation rows, and who judges them, of each stream of a job."""
+
+    def __init__(self, job: Job, rank: int):
+        self.job = job
+        self.each = [(stream, rows_of(stream, rank), judge_of(stream, rank)) for stream in job.streams]
+
+    def __bool__(self) -> bool:
+        return any(rows for _, rows, _ in self.each)
+
+    def measure(self, engine: Any) -> dict[str, Any]:
+        """`measure`, of several streams `mixed.together`."""
+        found = [
+            measure(engine, rows, TABLE[stream.objective.name].parts, judge, loss_of(stream.objective))
+            for stream, rows, judge in self.each
+        ]
+        job = self.job
+        return mixed.together(dict(zip(job.names, found, strict=True)), job.shares) if job.beside else found[0]
 
 
 class Show:

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from manta import mix
 from manta import recipe as recipes
 from manta.errors import Problem, RecipeError
-from manta.schema import KINDS, After, TuneRecipe
+from manta.schema import KINDS, After, FinetuneRecipe, TuneRecipe
 from manta.sections.search import Hyperband
 from manta.tune import draws, figures, space
 from manta.tune.draws import DISTRIBUTIONS
@@ -28,6 +29,7 @@ FIXED = {
     "data.examples": "trials on other examples cannot be compared: run one sweep for each",
     "data.shards": "trials on other shards cannot be compared: run one sweep for each",
     "data.validation": "trials judged by other examples cannot be compared: run one sweep for each",
+    "mix": "validation_loss is weighted by its shares, so trials of other mixes cannot be compared: run one sweep for each",
     "model.source": "trials of other models share no lineage: run one sweep for each",
     "after.evaluate": "trials that are scored in different ways cannot be compared: run one sweep for each",
     "after.compress.resources": "resources never change a result, so there is nothing to find",
@@ -37,7 +39,10 @@ TRIED = 400
 
 
 def problems(recipe: TuneRecipe) -> Iterator[Problem]:
-    """Everything wrong with `search` and `after`."""
+    """Everything wrong with the mix, with `search` and `after`."""
+    if isinstance(first := recipe.first, FinetuneRecipe):
+        for problem in mix.problems(first):
+            yield Problem(f"trial.{problem.path}", problem.value, problem.remedy)
     yield from figures.problems(recipe)
     yield from _together(recipe)
     found = [*_fields(recipe)] or [*_conditions(recipe)]
@@ -79,12 +84,12 @@ def _together(recipe: TuneRecipe) -> Iterator[Problem]:
         return
     if len(search.objectives) > 1:
         yield Problem("search.early", None, "trials are given up by one objective: leave it out, or name one objective")
-    elif next(iter(search.objectives)) not in figures.DURING:
-        known = ", ".join(figures.DURING)
+    elif not (objective := next(iter(search.objectives))).startswith("validation_"):
+        known = ", ".join(name for name in figures.known(recipe) if name.startswith("validation_"))
         yield Problem(
             "search.early",
             None,
-            f"{next(iter(search.objectives))} is known at a trial's end alone: leave it out, or choose one of {known}",
+            f"{objective} is known at a trial's end alone: leave it out, or choose one of {known}",
         )
     if trial.stop.steps is None:
         yield Problem("search.early", None, "trials are compared at the same steps: set trial.stop.steps")

@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from manta import mix
 from manta.errors import Problem
-from manta.schema import TuneRecipe
+from manta.schema import FinetuneRecipe, TuneRecipe
 from manta.sections.search import Limit
 
 # Known whenever a trial validates: the figure of the validation by which trials are also given up.
@@ -38,6 +39,8 @@ def known(recipe: TuneRecipe) -> list[str]:
     """The figures that objectives and constraints may name."""
     kind = recipe.trial.kind
     during = [] if kind == "compress" else [*DURING]
+    if isinstance(first := recipe.first, FinetuneRecipe) and first.mix:  # scores of several tasks have no mean
+        during = ["validation_loss", *(f"validation_loss_{name}" for name in mix.names(first))]
     after = [
         f"{stage}.{name}"
         for stage, names in AFTERWARDS.items()
@@ -60,7 +63,12 @@ def problems(recipe: TuneRecipe) -> Iterator[Problem]:
 
 def at_mark(validation: Mapping[str, Any]) -> dict[str, float]:
     """A validation's figures by the names that objectives have."""
-    return {name: float(validation[key]) for name, key in DURING.items() if validation.get(key) is not None}
+    names = {key: name for name, key in DURING.items()} | {
+        key: f"validation_{key}"
+        for key in validation
+        if key.startswith("loss_")  # of a mix's streams
+    }
+    return {name: float(validation[key]) for key, name in names.items() if validation.get(key) is not None}
 
 
 def missing(figures: Mapping[str, Any], names: Mapping[str, Any]) -> str | None:
