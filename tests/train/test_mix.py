@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manta import artifact, mix
+from manta import artifact, mix, plan
 from manta import recipe as recipes
 from manta.artifact import Draft, Resolved
 from manta.data.shards import load_index, save_index
@@ -25,6 +24,7 @@ from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, TuneRecipe
 from manta.sections.optimisation import Stability
 from manta.storage import Folder
+from manta.tasks.examples import preview
 from manta.train import mixed, run, stability, streams
 from manta.train.job import Job
 from manta.tune import space, sweep
@@ -297,20 +297,63 @@ def test_a_step_is_a_spike_among_the_steps_of_its_own_stream() -> None:
 
 
 def test_trials_of_a_sweep_keep_the_mix(place: Path) -> None:
-    search = {"space": {"optimizer.lr": {"loguniform": [1e-4, 1e-3]}}, "trials": 2}
     given = placed(place)
-    swept = recipes.validate({**recipes.resolved(given), "kind": "tune", "search": search})
-    assert isinstance(swept, TuneRecipe) and not list(sweep.problems(swept))
-    inputs = inputs_of(swept)
-    planned = sweep._plan(swept, inputs, f"{place}/sweep/trials")
-    for trial, other in pairwise(planned):
-        assert trial.recipe.mix[0].weight == 0.3 and trial.recipe.optimizer != other.recipe.optimizer
-    refs = recipes.input_refs(planned[0].recipe)
+    trial = {key: value for key, value in recipes.resolved(given).items() if key not in ("name", "output", "seed")}
+
+    def swept(**search: Any) -> TuneRecipe:
+        space = {"optimizer.lr": {"loguniform": [1e-4, 1e-3]}}
+        raw = {"kind": "tune", "name": "s", "output": str(place), "trial": trial, "search": {"space": space} | search}
+        made = recipes.validate(raw)
+        assert isinstance(made, TuneRecipe)
+        return made
+
+    recipe = swept()
+    assert not list(sweep.problems(recipe))
+    inputs = inputs_of(recipe)
+    places = {role: found.path for role, found in inputs.items()}
+    made = space.made(recipe, {"optimizer.lr": 2e-4}, output=f"{place}/sweep/trials", places=places).recipe
+    assert isinstance(made, FinetuneRecipe) and made.mix[0].weight == 0.3
+    refs = recipes.input_refs(made)
     assert refs["mix.0.data.shards"][0] == f"{place}/shards", "found from the trial's own folder"
-    run.check(planned[0].recipe, inputs)
-    wrong = swept.model_copy(update={"search": swept.search.model_copy(update={"metric": "validation_score"})})
-    [problem] = sweep.problems(wrong)
-    assert problem.path == "search.metric" and "validation_loss_text" in problem.remedy
-    varied = {"mix.0.weight": {"choice": [0.1, 0.2]}}
-    over = swept.model_copy(update={"search": swept.search.model_copy(update={"space": varied})})
-    assert next(problem.remedy for problem in space.problems(over)).startswith("cannot be searched: validation_loss is")
+    run.check(made, {role.removeprefix("trial."): found for role, found in inputs.items()})
+    [problem] = sweep.problems(swept(objectives={"validation_score": "max"}))
+    assert problem.path == "search.objectives.validation_score" and "validation_loss_text" in problem.remedy
+    assert not list(sweep.problems(swept(objectives={"validation_loss_text": "min"})))
+    [problem] = sweep.problems(swept(space={"mix": {"choice": [1]}}))
+    assert problem.remedy.startswith("cannot be searched: validation_loss is")
+
+
+# --- what is shown before a run --------------------------------------------------------------------------------------
+
+
+def test_a_plan_counts_each_streams_steps(place: Path) -> None:
+    """Of 20 steps of 4 rows 14 are of 48 tokens and 6 of 32; memory is that of the longer rows alone."""
+    recipe = placed(place)
+    found = plan.plan(recipe)
+    assert found["steps"] == 20 and found["tokens"] == 14 * 4 * 48 + 6 * 4 * 32
+    assert found["streams"] == {
+        "chat": "14 steps, 0.7 of the steps, rows of 48 tokens",
+        "text": "6 steps, 0.3 of the steps, rows of 32 tokens",
+    }
+    alone = plan.plan(recipe.model_copy(update={"mix": []}))
+    assert found["memory_per_worker"] == alone["memory_per_worker"] and "streams" not in alone
+    assert alone["flops"] * 0.7 < found["flops"] < alone["flops"]
+    epochs = plan.plan(placed(place, stop={"epochs": 1.0}))
+    assert "steps" not in epochs and epochs["streams"]["text"] == "0.3 of the steps, rows of 32 tokens"
+
+
+def test_a_dry_run_shows_each_stream(place: Path) -> None:
+    said = preview.show(placed(place, mix=[TEXT, stream("preference", 0.2, f"{place}/pairs.jsonl")]))
+    heads = [place for place, line in enumerate(said) if line.endswith("of the steps")]
+    assert [said[head] for head in heads] == [
+        "chat (the own task), 0.5 of the steps",
+        "text (mix.0), 0.3 of the steps",
+        "preference (mix.1), 0.2 of the steps",
+    ]
+    assert any("training and" in line for line in said[: heads[1]]) and any("«" in line for line in said[: heads[1]]), (
+        "the answer is marked"
+    )
+    assert said[heads[1] + 1] == "rows of 32 tokens of text, 450 to train on and 50 to validate with"
+    assert any(line.strip().startswith("chosen:") for line in said[heads[2] :])
+    missing = recipe_of(output=str(place), data={"examples": f"{place}/chats.jsonl"}, model={"source": f"{place}/llama"}, mix=[{**TEXT, "data": {"shards": "none"}}])  # fmt: skip
+    assert preview.show(missing) == ["mix.0.data.shards = 'none' is not there yet, so no rows are shown"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta import artifact
 from manta.errors import InputError
-from manta.plan import gpus, others, sources
+from manta.plan import gpus, mixing, others, sources
 from manta.plan.figures import GIB, RAY_BYTES, WORKER_BYTES, Figures, Given
 from manta.plan.sources import Rows, Training
 from manta.schema import CompressRecipe, PretrainRecipe, TuneRecipe
@@ -38,9 +38,16 @@ def train(recipe: Training, figures: Figures, given: Given, at_once: int = 1) ->
     from manta.models import formulas
 
     notes = figures["notes"]
-    rows = sources.rows(recipe, given, notes)
+    mixed = None
+    if isinstance(recipe, PretrainRecipe) or not recipe.mix:
+        rows = sources.rows(recipe, given, notes)
+    else:
+        mixed = mixing.read(recipe, given, notes)
+        rows = mixed.widest if mixed else None
     config = sources.config(recipe, rows, notes)
     _length(recipe, rows, given, figures)
+    if mixed is not None and not isinstance(recipe, PretrainRecipe):
+        mixing.lengths(recipe, mixed, figures)
     if config is None or rows is None:
         if given.gpu or given.measure:
             raise InputError(
@@ -58,7 +65,8 @@ def train(recipe: Training, figures: Figures, given: Given, at_once: int = 1) ->
         figures["trainable_parameters"] = moving
     if "tokens" in figures:
         each = rows.sides * formulas.flops_per_token(config, rows.seq_len, rows.target_len, rows.scored)
-        figures["flops"] = figures["tokens"] * each * figures.get("trials", 1)
+        work = mixing.flops(mixed, config, figures) if mixed else figures["tokens"] * each
+        figures["flops"] = work * figures.get("trials", 1)
     setting = _setting(recipe, rows, moving, figures)
     figures["disk_bytes"] = figures.get("trials", 1) * _disk(recipe, figures["parameters"], moving)
     if given.gpu is not None:

@@ -93,7 +93,8 @@ def _curves(folder: Folder) -> list[str]:
         return []
     records = [json.loads(line) for line in folder.read_text("metrics.jsonl").splitlines() if line.strip()]
     charts = []
-    for kind, figure in CURVES:
+    streams = dict.fromkeys(record["stream"] for record in records if "stream" in record)  # of a mix
+    for kind, figure in [*CURVES, *((kind, f"loss_{name}") for name in streams for kind in ("train", "validation"))]:
         points = [
             (record["step"], record[figure])
             for record in records

@@ -14,10 +14,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from manta import artifact as artifacts
+from manta import mix
 from manta import recipe as recipes
 from manta.artifact import Resolved
+from manta.data.shards import load_index
 from manta.errors import InputError, MantaError
-from manta.schema import FinetuneRecipe
+from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.tasks import Task
 from manta.storage import Folder
 from manta.tasks import ANSWERING, COMPARING, TASKS, WINDOWED, examples, labels
@@ -33,9 +35,25 @@ CHILD = "import sys; sys.modules['torch'] = None; from manta.tasks.examples impo
 
 
 def show(recipe: FinetuneRecipe) -> list[str]:
-    """`lines`, or the sentence that says what is not there yet."""
+    """`lines` of each stream of the recipe, or the sentence that says what is not there yet."""
     inputs = inputs_of(recipe)
-    return [inputs] if isinstance(inputs, str) else lines(recipe, inputs)
+    if isinstance(inputs, str) or not recipe.mix:
+        return [inputs] if isinstance(inputs, str) else lines(recipe, inputs)
+    said, streams = list[str](), mix.streams(recipe)
+    for stream in streams:
+        share = stream.share / sum(each.share for each in streams)
+        said.append(f"{stream.name} ({stream.path or 'the own task'}), {share:.4g} of the steps")
+        with stream.named():
+            said += _of_stream(stream.recipe, stream.inputs(inputs))
+    return said
+
+
+def _of_stream(recipe: mix.Side, inputs: Mapping[str, Resolved]) -> list[str]:
+    if not isinstance(recipe, PretrainRecipe):
+        return lines(recipe, inputs)
+    index = load_index(inputs["data.shards"].path)
+    rows = [index.rows(split) for split in ("train", "validation")]
+    return [f"rows of {index.seq_len} tokens of text, {rows[0]:,} to train on and {rows[1]:,} to validate with"]
 
 
 def inputs_of(recipe: FinetuneRecipe) -> dict[str, Resolved] | str:
