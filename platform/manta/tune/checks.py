@@ -13,7 +13,7 @@ from manta import recipe as recipes
 from manta.errors import Problem, RecipeError
 from manta.schema import KINDS, After, TuneRecipe
 from manta.sections.search import Hyperband
-from manta.tune import draws, figures, space
+from manta.tune import draws, figures, population, space
 from manta.tune.draws import DISTRIBUTIONS
 
 # What a trial may not vary, and why.
@@ -29,6 +29,7 @@ FIXED = {
     "data.shards": "trials on other shards cannot be compared: run one sweep for each",
     "data.validation": "trials judged by other examples cannot be compared: run one sweep for each",
     "model.source": "trials of other models share no lineage: run one sweep for each",
+    "after.latency": "trials that are measured in different ways cannot be compared: run one sweep for each",
     "after.evaluate": "trials that are scored in different ways cannot be compared: run one sweep for each",
     "after.compress.resources": "resources never change a result, so there is nothing to find",
 }
@@ -39,6 +40,7 @@ TRIED = 400
 def problems(recipe: TuneRecipe) -> Iterator[Problem]:
     """Everything wrong with `search` and `after`."""
     yield from figures.problems(recipe)
+    yield from population.problems(recipe)
     yield from _together(recipe)
     found = [*_fields(recipe)] or [*_conditions(recipe)]
     found += _values(_sound(recipe) if found else recipe)
@@ -72,7 +74,7 @@ def _together(recipe: TuneRecipe) -> Iterator[Problem]:
         yield Problem(
             "search.warm_start", search.warm_start, f"{search.method} learns from no results: set search.method=tpe"
         )
-    if search.early is None:
+    if search.early is None or search.population is not None:
         return
     if trial.kind == "compress":
         yield Problem("search.early", None, "a compression has no steps at which it could be given up: leave it out")

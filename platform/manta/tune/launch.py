@@ -8,7 +8,6 @@ from typing import Any
 
 from manta import recipe as recipes
 from manta.errors import StageFailed
-from manta.progress import Progress
 from manta.schema import After
 from manta.storage import Folder
 from manta.tune import board, trial
@@ -103,7 +102,12 @@ def _trial(config: dict[str, Any], keeper: Any, mailbox: Any) -> dict[str, Any]:
     task = config["task"]
     recipe = recipes.validate(task["recipe"])
     assert isinstance(recipe, TrialRecipe)
-    progress: Progress = board.TrialProgress(task["run"], mailbox)
+    progress = board.TrialProgress(task["run"], mailbox, task["overrides"])
     marks = Marks(tuple(task["marks"]), keeper, task["run"]) if task["marks"] else None
-    outcome = trial.run(Made(recipe, After.model_validate(task["after"])), progress, marks)
+    if task["measure"]:
+        progress.begin(task["run"], kind="latency")
+    outcome = trial.run(
+        Made(recipe, After.model_validate(task["after"]), task["run"]), progress, marks, task["measure"]
+    )
+    progress.left(outcome.status)
     return dict(zip(SAID, (task["run"], *outcome), strict=True))
