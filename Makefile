@@ -29,7 +29,7 @@ test: lint unit ## lint, format check, types, and all tests
 unit: env ## only the tests that start no engine, in up to four processes
 	@$(RUN)/python -m pytest -m "not integration and not slow" -n auto --maxprocesses 4 --dist loadfile
 
-drill: env ## the slow tests: loss curves of runs that are killed, resumed, interrupted, and spread over other workers (20 minutes)
+drill: env ## the slow tests: loss curves of runs that are killed, resumed, interrupted, and spread over other workers; a sweep killed ten times (40 minutes)
 	@$(RUN)/python -m pytest -m slow
 
 lint: env ## ruff, mypy, and whether the locks and the README are current

@@ -74,6 +74,12 @@ GOALS = (
     Goal("finetune", "throughput_vs_hf", "fine-tuning, tokens per second: over Hugging Face's Trainer", least=1.15),
     Goal("finetune", "lora_memory_share", "peak memory of LoRA: over full tuning", most=0.6),
     Goal("finetune", "bad_file_seconds_max", "a bad file of examples is answered", most=5),
+    Goal("tune", "steps_share_vs_random", "steps to a random search's best loss: over that search's steps", most=0.25),
+    Goal(
+        "tune", "best_score_minus_random", "best loss after a quarter of those steps: less the random search's", most=0
+    ),
+    Goal("tune", "steps_vs_optuna", "steps to the same loss: over plain Optuna's, same sampler and pruner", most=1),
+    Goal("tune", "driver_ms_per_trial", "scheduling trials that take no time: CPU of driver and keeper, each", most=50),
     Goal("serve", "throughput_vs_vllm_1", "serving, throughput at 1 client: over bare vLLM", least=0.95),
     Goal("serve", "throughput_vs_vllm_8", "the same at 8 clients", least=0.95),
     Goal("serve", "ttft_p50_extra_ms", "time to the first token beyond bare vLLM, median", most=10),

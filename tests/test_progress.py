@@ -2,7 +2,11 @@
 
 import io
 import json
+from typing import Any
 
+import pytest
+
+from manta import progress as module
 from manta.progress import Progress, format_figure
 
 
@@ -39,10 +43,8 @@ def test_figures_are_short() -> None:
     ]
 
 
-def test_time_left_is_counted_from_the_first_update(monkeypatch) -> None:
+def test_time_left_is_counted_from_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting engines is not work: ten seconds a step after a minute's start means ten seconds a step."""
-    from manta import progress as module
-
     clock = iter([10.0, 70.0, 80.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
@@ -51,3 +53,50 @@ def test_time_left_is_counted_from_the_first_update(monkeypatch) -> None:
         progress.update(done, 5, "steps")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["seconds_left"] for line in lines] == [None, 240.0, 105.0]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal; it has no size, so 80 columns of 24 lines are taken."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_draws_a_table_over_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 20.0, 30.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    stream = Terminal()
+    progress = Progress(stream=stream)
+    runs: list[dict[str, Any]] = [
+        {"run": "a", "done": 1, "total": 4, "unit": "steps", "seconds_left": 90.0},
+        {"run": "b", "note": "x" * 99},
+    ]
+    progress.update(1, 9, "runs", runs=runs)
+    assert stream.getvalue().split("\n") == [
+        "\r\x1b[K: 1/9 runs",
+        "  run  done       left   note",
+        "  a    1/4 steps  1m30s",
+        "  b                      " + "x" * 54,
+    ]
+    stream.truncate(0)
+    stream.seek(0)
+    progress.update(2, 9, "runs", runs=runs[:1])
+    assert stream.getvalue().startswith("\r\x1b[3A\x1b[J: 2/9 runs"), "back to the first of four lines"
+    stream.truncate(0)
+    stream.seek(0)
+    progress.note("told")
+    assert stream.getvalue() == "\x1b[2A\r\n\x1b[Jtold\n", "the line stays, the table goes"
+
+
+def test_a_table_never_grows_beyond_the_terminal() -> None:
+    stream = Terminal()
+    Progress(stream=stream).update(1, 9, "runs", runs=[{"run": str(number)} for number in range(50)])
+    lines = stream.getvalue().split("\n")
+    assert len(lines) == 23
+    assert lines[-1] == "  and 30 more", "a line, the names, 20 runs and this one"
+
+
+def test_without_runs_a_terminal_has_one_line() -> None:
+    stream = Terminal()
+    Progress(stream=stream).update(1, 9, "runs", runs=[])
+    assert stream.getvalue() == "\r\x1b[K: 1/9 runs"

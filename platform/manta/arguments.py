@@ -28,9 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"manta {__version__}")
     known = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in STAGES.items():
-        stage = _recipe(known, name, what, commands.run_stage, optional=name in FEW_WORDS)
+        stage = _recipe(known, name, what, commands.run_stage, optional=name in FEW_WORDS or name == "tune")
         if name in FEW_WORDS:
             _few_words(stage, name)
+        if name == "tune":
+            _best_of(stage)
         if name == "evaluate":
             stage.add_argument("--parity", action="store_true", help="short for evaluate.parity=true")
     _recipe(known, "run", "a pipeline: every stage in order, complete ones skipped", commands.run_pipeline)
@@ -89,6 +91,14 @@ def _few_words(stage: argparse.ArgumentParser, name: str) -> None:
         words.add_argument(
             "--validation", metavar="FILE", help="a second file to validate with (default: part of the first)"
         )
+
+
+def _best_of(tune: argparse.ArgumentParser) -> None:
+    """The form that shows what a sweep has found."""
+    shown = tune.add_argument_group("of a sweep that ran, or runs", "nothing is trained")
+    shown.add_argument("--best-of", metavar="SWEEP", help="show the best trial, and how to train on with it")
+    shown.add_argument("--rank", type=int, metavar="N", help="the N-th best trial instead (default: 1, the best)")
+    shown.add_argument("--recipe-only", action="store_true", help="print nothing but the recipe that makes it again")
 
 
 def _serve(known: Any) -> None:

@@ -33,6 +33,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.overrides = [*args.overrides, *late]
     if hasattr(args, "data"):
         _few_words(parser, args)
+    if hasattr(args, "best_of"):
+        _sweep_or_its_best(parser, args)
     return args
 
 
@@ -49,6 +51,19 @@ def _few_words(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error(
             f"name a recipe file, or both --model and --data: manta {args.command} RECIPE, or manta {args.command} --model DIR --data FILE"
         )
+
+
+def _sweep_or_its_best(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """A sweep's recipe, or --best-of with the folder of one: what belongs to the one is refused beside the other."""
+    if args.best_of is None:
+        if args.recipe is None:
+            parser.error("name a recipe file, or a sweep that ran: manta tune RECIPE, or manta tune --best-of SWEEP")
+        if args.rank is not None or args.recipe_only:
+            word = "--recipe-only" if args.rank is None else "--rank"
+            parser.error(f"{word} is for --best-of: manta tune --best-of SWEEP {word}")
+    elif args.recipe is not None or args.dry_run or args.replace:
+        word = args.recipe or ("--dry-run" if args.dry_run else "--replace")
+        parser.error(f"--best-of shows a sweep that ran and starts nothing: leave {word} out")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

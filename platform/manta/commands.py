@@ -11,6 +11,8 @@ from manta.errors import EXIT_DONE, EXIT_FAILED, InputError
 
 
 def run_stage(args: argparse.Namespace) -> int:
+    if getattr(args, "best_of", None) is not None:
+        return _best_of(args)
     from manta import pipeline, recipe, stage
 
     loaded = (
@@ -219,6 +221,17 @@ def _few_words(args: argparse.Namespace) -> Any:
     else:
         print(made.shown(written=not args.dry_run), flush=True)
     return made.recipe
+
+
+def _best_of(args: argparse.Namespace) -> int:
+    from manta.tune import best
+
+    found = best.best_of(args.best_of, 1 if args.rank is None else args.rank)
+    if args.json:
+        print(json.dumps({"event": "trial", **found.as_json()}, ensure_ascii=False))
+    else:
+        print(found.recipe() if args.recipe_only else best.text(found), end="" if args.recipe_only else "\n")
+    return EXIT_DONE
 
 
 def _preview(loaded: Any, as_json: bool) -> int:

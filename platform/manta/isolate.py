@@ -74,6 +74,8 @@ def _start(call: Call) -> Any:
         "memory": min(call.memory, int(largest)) or None,
         # An environment of its own: Ray starts a process for it, and never hands it one that has imported other engines.
         "runtime_env": {"env_vars": environment},
+        # Not into the room that Ray Tune gave the trial which asks: that holds the trial's own idle process alone.
+        "scheduling_strategy": "DEFAULT",
         "max_restarts": 1,
         "max_task_retries": 1,
     }

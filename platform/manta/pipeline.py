@@ -128,7 +128,7 @@ def next_commands(outcomes: Sequence[stage.Outcome]) -> list[str]:
         if not any("validation_score" in outcome.artifact.metrics for outcome in outcomes):  # a head does not talk
             lines.append(f"  manta chat {_short(served)}")
         lines.append(f"  manta lineage {_short(places.get('serve', served))}")
-    lines.extend(f"  manta report {_short(places[kind])}" for kind in ("prepare", "pretrain") if kind in places)
+    lines.extend(f"  manta report {_short(places[kind])}" for kind in ("prepare", "pretrain", "tune") if kind in places)
     lines.append(f"  manta status {_short(outcomes[0].artifact.folder.url.rpartition('/')[0])}")
     return lines
 

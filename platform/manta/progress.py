@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 
@@ -12,7 +14,7 @@ class Progress:
     """Reports to stderr as text, or to stdout as JSON lines. Safe to hand to code that runs for hours.
 
     `update` may be called as often as the work likes; a terminal is redrawn four times a second, a log file gets a
-    line every ten seconds and at the end.
+    line every ten seconds and at the end. Where several runs are under way, a terminal shows a table of them below.
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False, stream: TextIO | None = None):
@@ -24,7 +26,12 @@ class Progress:
         self._origin: tuple[float, float] | None = (
             None  # moment and amount of the first update: starting up is not work
         )
-        self._open_line = False
+        self._open_lines = 0  # of a terminal that the next drawing replaces
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a person watches: what is shown is drawn again and again, and may be a table."""
+        return self.stream.isatty() and not self.as_json and not self.quiet
 
     @property
     def stopping(self) -> bool:
@@ -50,8 +57,14 @@ class Progress:
             self._close_line()
             print(f"{self.stage + ': ' if self.stage else ''}{text}", file=self.stream, flush=True)
 
-    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
-        """How far the work is. `figures` are shown as they are (loss, tokens/s ...); time left is worked out here."""
+    def update(
+        self, done: float, total: float | None, unit: str, *, runs: Sequence[Mapping[str, Any]] = (), **figures: Any
+    ) -> None:
+        """How far the work is. `figures` are shown as they are (loss, tokens/s ...); time left is worked out here.
+
+        `runs`: parts of the work that are under way at once, as rows of one table; `done`, `total`, `unit` and
+        `seconds_left` of a row are put into words. Terminals show them, and programs are told.
+        """
         moment = time.monotonic()
         finished = total is not None and done >= total
         if self._origin is None or done < self._origin[1]:  # the first, or the next part of the stage counts anew
@@ -63,16 +76,19 @@ class Progress:
         since, before = self._origin
         left = (moment - since) / (done - before) * (total - done) if total is not None and done > before else None
         if self.as_json:
-            self.event("progress", done=done, total=total, unit=unit, seconds_left=left and round(left, 1), **figures)
+            more = {"runs": [dict(run) for run in runs]} if runs else {}
+            said = {"done": done, "total": total, "unit": unit, "seconds_left": left and round(left, 1)}
+            self.event("progress", **said, **figures, **more)
             return
-        shown = f"{_count(done)}/{_count(total)} {unit}" if total is not None else f"{_count(done)} {unit}"
-        parts = [shown, *(f"{key.replace('_', ' ')} {format_figure(value)}" for key, value in figures.items())]
+        parts = [
+            _amount(done, total, unit),
+            *(f"{key.replace('_', ' ')} {format_figure(value)}" for key, value in figures.items()),
+        ]
         if left is not None and not finished:
             parts.append(f"{_duration(left)} left")
         line = f"{self.stage}: " + "  ".join(parts)
         if self.stream.isatty():
-            print(f"\r\x1b[K{line}", end="", file=self.stream, flush=True)
-            self._open_line = True
+            self._draw([line] if finished else [line, *_table(runs)])
             if finished:
                 self._close_line()
         else:
@@ -83,10 +99,64 @@ class Progress:
         self.event("end", **fields)
         self.stage = ""
 
+    def _draw(self, lines: Sequence[str]) -> None:
+        """Put lines in the place of those that were drawn last."""
+        back = f"\x1b[{self._open_lines - 1}A" if self._open_lines > 1 else ""
+        if len(lines) > 1:  # a line that wraps would be two
+            width, height = _terminal(self.stream)
+            hidden = len(lines) - (height - 1)
+            lines = lines if hidden <= 0 else [*lines[: height - 2], f"  and {hidden + 1} more"]
+            lines = [line[: width - 1] for line in lines]
+        print(f"\r{back}\x1b[{'J' if back else 'K'}" + "\n".join(lines), end="", file=self.stream, flush=True)
+        self._open_lines = len(lines)
+
     def _close_line(self) -> None:
-        if self._open_line:
+        """Leave what was drawn last; of a table its first line, for what runs at once is soon wrong."""
+        if self._open_lines > 1:
+            print(f"\x1b[{self._open_lines - 1}A\r\n\x1b[J", end="", file=self.stream, flush=True)
+        elif self._open_lines:
             print(file=self.stream, flush=True)
-            self._open_line = False
+        self._open_lines = 0
+
+
+def _amount(done: float, total: float | None, unit: str) -> str:
+    return f"{_count(done)}/{_count(total)} {unit}" if total is not None else f"{_count(done)} {unit}"
+
+
+def _table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows as lines of equal columns below their names; no lines for no rows."""
+    if not runs:
+        return []
+    rows = [_row(run) for run in runs]
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    body = [[row.get(key, "") for key in head] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = [[key.replace("_", " ") for key in head], *body]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
+
+
+def _row(run: Mapping[str, Any]) -> dict[str, str]:
+    """A row's cells as text, in the order of its keys: how far it is and how long it takes in words."""
+    found: dict[str, str] = {}
+    for key, value in run.items():
+        if key == "done":
+            found[key] = _amount(value, run.get("total"), run.get("unit", ""))
+        elif key == "seconds_left":
+            found["left"] = _duration(value) if value is not None else ""
+        elif key not in ("total", "unit"):
+            found[key] = format_figure(value)
+    return found
+
+
+def _terminal(stream: TextIO) -> tuple[int, int]:
+    """Columns and lines of the terminal; of one that does not say, those of the oldest."""
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return 80, 24
+    return size.columns or 80, size.lines or 24
 
 
 def _count(value: float) -> str:

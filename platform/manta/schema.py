@@ -27,7 +27,7 @@ from manta.sections.outcome import (
 )
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.resources import TrainResources, TuneResources
-from manta.sections.search import Search
+from manta.sections.search import Latency, Search
 from manta.sections.tasks import Task
 from manta.sections.train import Batch, Checkpoint, FinetuneBatch, FinetuneData, PretrainData, Stop, Validate
 
@@ -151,6 +151,7 @@ class After(Section):
 
     compress: CompressAfter | None = None
     evaluate: EvaluateAfter | None = None
+    latency: Latency | None = Field(None, description="of the compressed model, if it was compressed")
 
 
 class TuneRecipe(Recipe):

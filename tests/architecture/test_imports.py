@@ -40,12 +40,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "manta.adapt",
     ),
     "manta.quick": ("manta.tasks", "manta.models", "manta.train.objective", "manta.doctor"),
-    "manta.tune": ("manta.train.run", "manta.train.marks", "manta.train.metrics", "manta.stage"),
+    "manta.tune": (
+        "manta.train.run",
+        "manta.train.marks",
+        "manta.train.metrics",
+        "manta.stage",
+        "manta.evaluate.latency",
+    ),
     "manta.compress": ("manta.models", "manta.tasks", "manta.data"),
     "manta.plan": ("manta.models", "manta.adapt.counting", "manta.data.shards", "manta.train", "manta.doctor"),
     # Objectives and adapters: to compare as was learnt, and to prove that what is served is what was trained.
     "manta.evaluate": ("manta.models", "manta.objectives", "manta.adapt", "manta.tasks", "manta.data"),
-    "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.scoring.spans"),  # how sure the shown figures are
+    # How sure the shown figures are; which trials a sweep holds, and which of them are the best.
+    "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.scoring.spans", "manta.tune"),
     "serving": ("manta.tasks",),
 }
 # library -> the only places that may import it.

@@ -59,5 +59,8 @@ def test_the_board_adds_up_what_trials_report() -> None:
     events = [json.loads(text) for text in stream.getvalue().splitlines()]
     assert events[-1] | {"seconds_left": None} == {
         "event": "progress", "stage": "", "done": 1, "total": 4, "unit": "trials", "seconds_left": None,
-        "loss of 001": 3.0, "loss of 002": 2.5, "best": 2.0,
+        "best": 2.0, "runs": [
+            {"trial": "001", "state": "trains", "done": 0.5, "total": 1.0, "unit": "steps", "loss": 3.0, "seconds_left": None},
+            {"trial": "002", "state": "trains", "done": 0.7, "total": 1.0, "unit": "steps", "loss": 2.5, "seconds_left": None},
+        ],
     }  # fmt: skip

@@ -34,16 +34,16 @@ def trial(model: Path, pairs: Path, **changes: Any) -> dict[str, Any]:
 
 
 def sweep(model: Path, pairs: Path, output: Path, **search: Any) -> dict[str, Any]:
-    """Five trials, of which one must fail; at steps 2 and 4 the better half goes on."""
+    """Four trials, of which one must fail; at steps 2 and 4 the better half goes on."""
     entries = {"optimizer.lr": {"loguniform": [1e-4, 1e-2]}, "adapt.freeze_layers": {"choice": [0, 1, 99]}}
     return {
         "kind": "tune",
         "name": "run",
         "output": str(output),
-        "seed": 3,
+        "seed": 1,
         "trial": {"kind": "finetune", **trial(model, pairs, adapt={"method": "freeze"})},
         "search": {
-            "trials": 5,
+            "trials": 4,
             "in_flight": 2,
             "space": entries,
             "early": {"method": "asha", "first_step": 2, "factor": 2},
@@ -68,25 +68,17 @@ def swept(
     manta_cli: Any,
     wait_until: Callable[..., None],
 ) -> dict[str, Any]:
-    """A sweep that runs to its end, and the same one killed -9 twice and then resumed."""
+    """A sweep that runs to its end, and the same one killed -9 and then resumed."""
     whole, broken = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("broken")
     for folder in (whole, broken):
         (folder / "tune.yaml").write_text(yaml.safe_dump(sweep(tiny_model, pairs, folder)))
     undisturbed = manta_cli("tune", str(whole / "tune.yaml"), timeout=420)
-    moments = [
-        lambda: any(broken.glob("run/trials/*/metrics.jsonl")),
-        lambda: any(broken.glob("run/trials/*/COMPLETE")),
-    ]
-    for moment in moments:
-        killed = manta_cli.start("tune", str(broken / "tune.yaml"))
-        wait_until(
-            lambda moment=moment, killed=killed: moment() or killed.poll() is not None,
-            seconds=300,
-            what="a moment to kill",
-        )
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.communicate()
-        assert not (broken / "run/COMPLETE").exists()
+    killed = manta_cli.start("tune", str(broken / "tune.yaml"))
+    trains = lambda: any("train" in file.read_text() for file in broken.glob("run/trials/*/metrics.jsonl"))  # noqa: E731
+    wait_until(lambda: trains() or killed.poll() is not None, seconds=300, what="a trial that trains")
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert not (broken / "run/COMPLETE").exists()
     again = manta_cli("resume", str(broken / "run"), timeout=420)
     return {"whole": whole / "run", "broken": broken / "run", "undisturbed": undisturbed, "again": again}
 
@@ -108,7 +100,7 @@ def test_trials_fail_are_given_up_and_the_best_wins(swept: dict[str, Any]) -> No
         status: [line for line in lines if line["status"] == status] for status in ("complete", "given up", "failed")
     }
     assert all(by_status.values()), "the seed has all three"
-    assert len(lines) == 5
+    assert len(lines) == 4
     for line in by_status["failed"]:
         assert "adapt.freeze_layers = 99, but the model has 2 layers" in line["reason"]
     for line in by_status["given up"]:

@@ -12,7 +12,7 @@ import yaml
 from manta import artifact as artifacts
 from manta.errors import InputError
 from manta.progress import format_figure
-from manta.report import corpus, evaluation, lineage
+from manta.report import corpus, evaluation, lineage, status, sweep
 from manta.storage import Folder
 
 STYLE = """
@@ -54,7 +54,7 @@ def write(where: str) -> str:
 def render(folder: Folder, manifest: dict[str, Any]) -> str:
     """The page as HTML text."""
     run = artifacts.Artifact(folder, manifest)
-    state = f"finished {manifest['completed']}" if artifacts.is_complete(folder) else "not finished"
+    state = f"finished {manifest['completed']}" if artifacts.is_complete(folder) else status.unfinished(folder)
     parts = [
         f"<h1>{_text(run.kind)} {_text(run.name)}</h1>",
         f"<p class=soft>{_text(run.fingerprint)}<br>{_text(state)}</p>",
@@ -63,6 +63,7 @@ def render(folder: Folder, manifest: dict[str, Any]) -> str:
         *_curves(folder),
         *(corpus.sections(run) if run.kind == "prepare" else ()),
         *(evaluation.sections(run) if run.kind == "evaluate" else ()),
+        *(sweep.sections(run) if run.kind == "tune" else ()),
         "<h2>Origin</h2>",
         f"<pre>{_text(lineage.text(artifacts.lineage(run)))}</pre>",
         "<h2>Recipe</h2>",
@@ -91,7 +92,8 @@ def _curves(folder: Folder) -> list[str]:
     """One chart per curve of metrics.jsonl that has at least two points."""
     if not folder.exists("metrics.jsonl"):
         return []
-    records = [json.loads(line) for line in folder.read_text("metrics.jsonl").splitlines() if line.strip()]
+    text = folder.read_text("metrics.jsonl")  # of a run that still trains, the last line may have no end yet
+    records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n") and line.strip()]
     charts = []
     streams = dict.fromkeys(record["stream"] for record in records if "stream" in record)  # of a mix
     for kind, figure in [*CURVES, *((kind, f"loss_{name}") for name in streams for kind in ("train", "validation"))]:

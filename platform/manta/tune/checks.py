@@ -14,7 +14,7 @@ from manta import recipe as recipes
 from manta.errors import Problem, RecipeError
 from manta.schema import KINDS, After, FinetuneRecipe, TuneRecipe
 from manta.sections.search import Hyperband
-from manta.tune import draws, figures, space
+from manta.tune import draws, figures, population, space
 from manta.tune.draws import DISTRIBUTIONS
 
 # What a trial may not vary, and why.
@@ -31,6 +31,7 @@ FIXED = {
     "data.validation": "trials judged by other examples cannot be compared: run one sweep for each",
     "mix": "validation_loss is weighted by its shares, so trials of other mixes cannot be compared: run one sweep for each",
     "model.source": "trials of other models share no lineage: run one sweep for each",
+    "after.latency": "trials that are measured in different ways cannot be compared: run one sweep for each",
     "after.evaluate": "trials that are scored in different ways cannot be compared: run one sweep for each",
     "after.compress.resources": "resources never change a result, so there is nothing to find",
 }
@@ -44,6 +45,7 @@ def problems(recipe: TuneRecipe) -> Iterator[Problem]:
         for problem in mix.problems(first):
             yield Problem(f"trial.{problem.path}", problem.value, problem.remedy)
     yield from figures.problems(recipe)
+    yield from population.problems(recipe)
     yield from _together(recipe)
     found = [*_fields(recipe)] or [*_conditions(recipe)]
     found += _values(_sound(recipe) if found else recipe)
@@ -77,7 +79,7 @@ def _together(recipe: TuneRecipe) -> Iterator[Problem]:
         yield Problem(
             "search.warm_start", search.warm_start, f"{search.method} learns from no results: set search.method=tpe"
         )
-    if search.early is None:
+    if search.early is None or search.population is not None:
         return
     if trial.kind == "compress":
         yield Problem("search.early", None, "a compression has no steps at which it could be given up: leave it out")

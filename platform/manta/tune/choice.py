@@ -28,9 +28,14 @@ def pareto(trials: Sequence[Line], search: Search) -> list[Line]:
     return sorted(front, key=lambda line: _values(line, search))
 
 
+def ranked(trials: Sequence[Line], search: Search) -> list[Line]:
+    """The allowed ones from the best on: by the first objective, of equals by the next ones, then the earlier one."""
+    return sorted(allowed(trials, search), key=lambda line: _values(line, search))
+
+
 def best(trials: Sequence[Line], search: Search) -> Line | None:
-    """The best by the first objective, of equals by the next ones, then the earlier one; None if none is allowed."""
-    return min(allowed(trials, search), key=lambda line: _values(line, search), default=None)
+    """The first of `ranked`; None if none is allowed."""
+    return next(iter(ranked(trials, search)), None)
 
 
 def _values(line: Line, search: Search) -> tuple[float, ...]:

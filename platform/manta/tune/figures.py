@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from manta import mix
 from manta.errors import Problem
-from manta.schema import FinetuneRecipe, TuneRecipe
+from manta.schema import CompressTrial, FinetuneRecipe, FinetuneTrial, TuneRecipe
 from manta.sections.search import Limit
 
 # Known whenever a trial validates: the figure of the validation by which trials are also given up.
@@ -27,12 +28,21 @@ DURING = {
 AT_END = {
     "finetune": ("final_loss", "tokens_per_second", "parameters", "train_seconds", "worker_seconds", "model_bytes"),
     "pretrain": ("final_loss", "tokens_per_second", "parameters", "train_seconds", "worker_seconds", "model_bytes"),
-    "compress": ("size_ratio", "seconds", "model_bytes"),
+    "compress": ("size_ratio", "size_bytes", "seconds", "cpu_seconds", "worker_seconds", "model_bytes"),
 }
+# What follows a trial, by what stands in its manifest; a figure that an evaluation was not asked for is missing there.
 AFTERWARDS = {
-    "compress": ("size_ratio", "seconds", "model_bytes"),
-    "evaluate": ("perplexity", "score", "seconds"),
+    "compress": ("size_ratio", "size_bytes", "seconds", "cpu_seconds", "model_bytes"),
+    "evaluate": ("perplexity", "score", "seconds", "cpu_seconds"),
+    "latency": ("p50_ms", "p95_ms", "first_token_ms", "ms_per_token"),
 }
+COST = "cost"
+# What trains models that generate, and therefore have figures of single tokens.
+GENERATING = {
+    "finetune": ("summarisation", "translation", "chat", "preference"),
+    "pretrain": ("clm", "denoising"),
+}
+OF_TOKENS = ("first_token_ms", "ms_per_token")
 
 
 def known(recipe: TuneRecipe) -> list[str]:
@@ -46,8 +56,23 @@ def known(recipe: TuneRecipe) -> list[str]:
         for stage, names in AFTERWARDS.items()
         if getattr(recipe.after, stage) is not None
         for name in names
+        if name not in OF_TOKENS or _generates(recipe)
     ]
-    return [*during, *AT_END[kind], *after]
+    cost = [COST] if recipe.search.price_per_hour is not None else []
+    return [*during, *AT_END[kind], *cost, *after]
+
+
+def _generates(recipe: TuneRecipe) -> bool:
+    trial = recipe.trial
+    if isinstance(trial, CompressTrial):
+        return True
+    learnt = trial.task.name if isinstance(trial, FinetuneTrial) else trial.objective.name
+    return learnt in GENERATING[trial.kind]
+
+
+def cost(figures: Mapping[str, float], price_per_hour: float | None) -> dict[str, float]:
+    """{"cost": what the workers of a trial cost while it trained}, in the currency of the price; {} without one."""
+    return {} if price_per_hour is None else {COST: figures["worker_seconds"] / 3600 * price_per_hour}
 
 
 def problems(recipe: TuneRecipe) -> Iterator[Problem]:
@@ -89,3 +114,18 @@ def excess(figures: Mapping[str, Any], constraints: Mapping[str, Limit]) -> dict
         value = float(figures[name])
         found[name] = value - limit.at_most if limit.at_most is not None else (limit.at_least or 0.0) - value
     return found
+
+
+def mean(repeats: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Of each figure that all repeats have: the mean, and the deviation of a sample (n - 1), {} of a single one."""
+    names = [name for name in repeats[0] if all(name in one for one in repeats)]
+    values = {name: [one[name] for one in repeats] for name in names}
+    if len(repeats) == 1:
+        return dict(repeats[0]), {}
+    return (
+        {name: statistics.fmean(found) for name, found in values.items()},
+        {
+            name: statistics.stdev(found) if all(map(math.isfinite, found)) else math.nan
+            for name, found in values.items()
+        },
+    )

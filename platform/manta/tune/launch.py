@@ -1,10 +1,11 @@
-"""Ray Tune as a sweep uses it: it finds room for runs, starts them in processes of their own, and tells how they ended."""
+"""Ray Tune as a sweep uses it: it finds room for slots, each a process that takes one run after another, and replaces those that die."""
 
 from __future__ import annotations
 
 import functools
 import os
 import threading
+import time
 from typing import Any
 
 from manta import recipe as recipes
@@ -25,8 +26,7 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # nothing is read from it: what a sweep is stands in its trials' folders
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
-MANY = 10**6  # runs that Ray Tune may be given: the keeper says when there are no more
-SAID = ("run", "status", "reason")
+LOOK_SECONDS = 0.1  # between questions whether a run is wanted
 
 
 def run(plan: Plan, at_once: int, mailbox: Any, progress: Progress) -> dict[str, Any]:
@@ -43,16 +43,15 @@ def run(plan: Plan, at_once: int, mailbox: Any, progress: Progress) -> dict[str,
     folder = Folder(plan.folder)
     folder.clear("work/tune")
     tuner = tune.Tuner(
-        # The trial's own process only waits: its workers hold the CPUs. Ray Tune accepts no trial of 0 CPUs.
-        tune.with_resources(functools.partial(_trial, keeper=keeper, mailbox=mailbox), {"CPU": 0.001}),
-        tune_config=tune.TuneConfig(
-            search_alg=_searcher(keeper), num_samples=MANY, max_concurrent_trials=at_once, reuse_actors=True
-        ),
+        # A slot's own process only waits: the workers of its runs hold the CPUs. Ray Tune accepts nothing of 0 CPUs.
+        tune.with_resources(functools.partial(_slot, keeper=keeper, mailbox=mailbox), {"CPU": 0.001}),
+        param_space={"slot": tune.grid_search([*range(at_once)])},
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
         run_config=tune.RunConfig(
             storage_path=f"{folder.url}/work/tune",
             name="sweep",
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
+            failure_config=tune.FailureConfig(max_failures=-1),  # the keeper counts how often a run's process dies
         ),
     )
     try:
@@ -91,50 +90,38 @@ def _fit(tuner: Any, keeper: Any, mailbox: Any, progress: Progress) -> None:
         raise failed[0]
 
 
-def _searcher(keeper: Any) -> Any:
-    """Ray Tune's side of the keeper: asks it for the next run, and tells it how one ended."""
+def _slot(config: dict[str, Any], keeper: Any, mailbox: Any) -> dict[str, Any]:
+    """What Ray Tune calls, in a process of its own: one run after another, as the keeper wants them, until it wants none.
+
+    A process for each run would have to start anew each time: Ray Tune keeps one idle process at most, and starts many
+    that it then does not need.
+    """
     import ray
-    from ray.tune.search import Searcher
 
-    class Wanted(Searcher):
-        def __init__(self) -> None:
-            super().__init__(metric="status", mode="max")  # Ray Tune wants a metric; nobody reads it
-            self._runs: dict[str, str] = {}
-
-        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-            told = ray.get(keeper.next.remote())
-            if told == "finished":
-                return str(Searcher.FINISHED)
-            if told is None:
-                return None
-            self._runs[trial_id] = told["run"]
-            return {"task": told}
-
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            run = self._runs.pop(trial_id)
-            if error or not result or "status" not in result:
-                ray.get(keeper.ended.remote(run, "died", "Ray lost it: its node ran out of memory or left"))
-            else:
-                ray.get(keeper.ended.remote(run, result["status"], result["reason"]))
-
-        def save(self, checkpoint_path: str) -> None: ...
-
-        def restore(self, checkpoint_path: str) -> None: ...
-
-    return Wanted()
+    ray.get(keeper.began.remote(config["slot"]))
+    while (task := ray.get(keeper.next.remote(config["slot"]))) != "finished":
+        if task is None:
+            time.sleep(LOOK_SECONDS)
+        else:
+            ray.get(keeper.ended.remote(task["run"], *_run(task, keeper, mailbox)))
+    return {"slot": config["slot"]}
 
 
-def _trial(config: dict[str, Any], keeper: Any, mailbox: Any) -> dict[str, Any]:
-    """What Ray Tune calls, in a process of its own: a run from where it stands to its end or to a mark."""
+def _run(task: dict[str, Any], keeper: Any, mailbox: Any) -> trial.Outcome:
+    """A run from where it stands to its end or to a mark."""
     from manta.train.marks import Marks
     from manta.tune.space import Made, TrialRecipe
 
-    task = config["task"]
     recipe = recipes.validate(task["recipe"])
     assert isinstance(recipe, TrialRecipe)
-    progress: Progress = board.TrialProgress(task["run"], mailbox)
+    progress = board.TrialProgress(task["run"], mailbox, task["overrides"])
     shared = f"{Folder(recipe.output).url.rpartition('/')[0]}/work/rows"
     trains = recipe.kind != "compress"
     marks = Marks(tuple(task["marks"]), keeper, task["run"], shared) if trains else None
-    outcome = trial.run(Made(recipe, After.model_validate(task["after"])), progress, marks)
-    return dict(zip(SAID, (task["run"], *outcome), strict=True))
+    if task["measure"]:
+        progress.begin(task["run"], kind="latency")
+    outcome = trial.run(
+        Made(recipe, After.model_validate(task["after"]), task["run"]), progress, marks, task["measure"]
+    )
+    progress.left(outcome.status)
+    return outcome

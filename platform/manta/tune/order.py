@@ -28,6 +28,7 @@ class Reached(NamedTuple):
     figures: Mapping[str, float]
     ended: bool = False
     failure: str = ""
+    spread: Mapping[str, float] = {}  # of the repeats: the deviation of each figure
 
 
 @dataclass
@@ -42,7 +43,16 @@ class Member:
     passed: list[int] = field(default_factory=list)  # marks at which it was let go on
     step: int | None = None  # at which it was given up
     figures: dict[str, float] = field(default_factory=dict)
+    spread: dict[str, float] = field(default_factory=dict)
     failure: str = ""
+    # Of population based training: which member of the population, when, and the run whose model it starts from.
+    slot: int = 0
+    generation: int | None = None
+    parent: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:03d}" if self.generation is None else f"{self.slot:03d}-g{self.generation}"
 
     @property
     def next(self) -> float:
@@ -70,6 +80,7 @@ class Order:
         """
         self._study, self._in_flight, self._objective, self._plan = study, in_flight, objective, plan
         self._open = open_for_more
+        self.total = study.total
         self.members: list[Member] = []
         self._events: list[tuple[float, int]] = []  # (virtual time, number)
         self._known: dict[tuple[int, float], Reached] = {}
@@ -139,7 +150,7 @@ class Order:
     def _settle(self, member: Member, known: Reached) -> float | None:
         """Use a result; returns when the trial's next event is, None where it has ended."""
         mark = member.next
-        member.figures = dict(known.figures)
+        member.figures, member.spread = dict(known.figures), dict(known.spread)
         if known.failure:
             member.status, member.failure = "failed", known.failure
             self._study.tell(member.number, None)
@@ -160,10 +171,12 @@ class Order:
 def summary(member: Member) -> dict[str, Any]:
     """A trial's line of the table of trials: without times, so that the same sweep writes the same line."""
     return {
-        "trial": f"{member.number:03d}",
+        "trial": member.name,
         "overrides": member.overrides,
         "status": member.status,
         "step": member.step,
         "figures": member.figures,
+        **({"spread": member.spread} if member.spread else {}),
+        **({"parent": member.parent} if member.parent else {}),
         "reason": member.failure,
     }

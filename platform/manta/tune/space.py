@@ -20,10 +20,14 @@ AFTER = "after."  # how paths begin that are not the trial's own
 
 
 class Made(NamedTuple):
-    """What a configuration means: the run, and what follows it."""
+    """What a configuration means: the run's name, its training (or compression), and what follows that.
+
+    Runs that differ only in what follows share one training, which has the name of the first of them.
+    """
 
     recipe: TrialRecipe
     after: After
+    name: str
 
 
 def entries(search: Search) -> dict[str, Entry]:
@@ -102,6 +106,8 @@ def unplaced(recipe: TuneRecipe, overrides: Mapping[str, Any]) -> dict[str, Any]
         raw["trial"]["adapt"] = recipe.trial.adapt.model_dump(mode="json", exclude_defaults=True)  # type: ignore[union-attr]
     for path, value in overrides.items():
         recipes.set_path(raw, path if path.startswith(AFTER) else f"trial.{path}", value)
+    if (population := recipe.search.population) is not None and raw["trial"].get("stop", {}).get("steps"):
+        raw["trial"]["stop"]["steps"] //= population.generations  # of one generation
     return raw
 
 
@@ -112,16 +118,25 @@ def made(
     output: str = "runs",
     seed: int | None = None,
     places: Mapping[str, str] | None = None,
+    parent: str | None = None,
+    trained_as: str | None = None,
 ) -> Made:
-    """The recipe of a configuration. `places`: the sweep's inputs by their role, as paths. Raises RecipeError."""
+    """The recipe of a configuration. Raises RecipeError.
+
+    `places`: the sweep's inputs by their role, as paths. `parent`: the artifact whose model it starts from instead of its
+    own. `trained_as`: the run whose training it shares.
+    """
     raw = unplaced(recipe, overrides)
     for role, place in (places or {}).items():
         if role.startswith(("trial.", AFTER)):
             recipes.set_path(raw, role, place)
-    whole = raw["trial"] | {"name": name, "output": output, "seed": recipe.seed if seed is None else seed}
+    if parent is not None:
+        raw["trial"]["model"] = {"source": parent}
+    named = {"name": trained_as or name, "output": output, "seed": recipe.seed if seed is None else seed}
+    whole = raw["trial"] | named
     found = recipes.validate(whole, origin=f"trial {name}", kind=recipe.trial.kind)
     assert isinstance(found, TrialRecipe)
-    return Made(found, After.model_validate(raw["after"]))
+    return Made(found, After.model_validate(raw["after"]), name)
 
 
 def _by(units: Mapping[str, float]) -> Callable[[str, Entry], Any]:

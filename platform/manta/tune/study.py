@@ -55,6 +55,7 @@ class Study:
         )
         for one in earlier:
             self._remember(one)
+        self.total = search.trials if self._planned is None else len(self._planned)  # at most: a budget may be spent
         self._trials: list[Any] = []
 
     def ask(self) -> Overrides | None:

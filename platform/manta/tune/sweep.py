@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import yaml
-
 from manta import artifact as artifacts
 from manta import cluster
 from manta import recipe as recipes
@@ -19,11 +17,11 @@ from manta.progress import Progress
 from manta.schema import TuneRecipe
 from manta.storage import Folder
 from manta.tune import board, checks, choice, launch, space, study
+from manta.tune.best import recipe_files
 from manta.tune.keeper import Plan
+from manta.tune.reading import TABLE
 from manta.tune.study import Earlier
 
-TABLE = "trials.jsonl"
-BEST = "best.yaml"  # a recipe that makes the winner again
 WINNINGS = ("model", "adapter")  # what of the best trial becomes the sweep's own result
 CHECKED = 64  # different trials whose inputs are looked at before anything starts
 
@@ -78,7 +76,8 @@ def run(recipe: TuneRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
         raise StageFailed(_nothing(recipe, trials, draft.folder.url))
     progress.note(board.table(trials, recipe.search, best))
     _take(draft.folder, recipe, best)
-    _write_recipe(draft.folder, recipe, best)
+    for name, text in recipe_files(recipe, trials, best, f"{recipe.name}-best").items():
+        draft.folder.write_text(name, text)
     _tidy(draft.folder, trials)
     return _figures(recipe, draft.folder, table, best)
 
@@ -87,7 +86,10 @@ def room(recipe: TuneRecipe, workers: int, cpus_per_worker: int, gpus_per_worker
     """Runs that may train at once without waiting for each other's workers for ever; at least one."""
     import ray
 
-    found = cluster.total_cpus() // (workers * cpus_per_worker)
+    after: list[Any] = [recipe.after.compress, recipe.after.evaluate]
+    # What follows a trial must find room while the others wait at their marks for its figures.
+    each = max(workers * cpus_per_worker, *(one.resources.cpus for one in after if one is not None), 1)
+    found = cluster.total_cpus() // each
     if gpus_per_worker:
         found = min(found, int(ray.cluster_resources().get("GPU", 0)) // (workers * gpus_per_worker))
     search = recipe.search
@@ -138,15 +140,20 @@ def _nothing(recipe: TuneRecipe, trials: Sequence[dict[str, Any]], url: str) -> 
 
 
 def _run_of(recipe: TuneRecipe, line: dict[str, Any]) -> str:
-    """The run whose model a trial leaves: the first repeat's."""
+    """The run of a trial: the first repeat's."""
     return str(line["trial"]) if recipe.search.repeats == 1 else f"{line['trial']}-0"
+
+
+def _training_of(recipe: TuneRecipe, line: dict[str, Any]) -> str:
+    """The run that trained it, which is an earlier trial's where they differ only in what follows the training."""
+    return _run_of(recipe, {"trial": line.get("trained_as", line["trial"])})
 
 
 def _take(folder: Folder, recipe: TuneRecipe, best: dict[str, Any]) -> None:
     """Copy what the best trial made; on a local disk by hard links, which take no room."""
     run = _run_of(recipe, best)
     compressed = folder / f"trials/{run}.compress"
-    winner = compressed if compressed.exists("model") else folder / f"trials/{run}"
+    winner = compressed if compressed.exists("model") else folder / f"trials/{_training_of(recipe, best)}"
     for name in WINNINGS:
         if not winner.exists(name):
             continue
@@ -161,14 +168,6 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _write_recipe(folder: Folder, recipe: TuneRecipe, best: dict[str, Any]) -> None:
-    """The winner's recipe as a file: the same inputs, the same fingerprint, under a name of its own."""
-    one = space.made(recipe, best["overrides"], f"{recipe.name}-best", recipe.output).recipe
-    chosen = ", ".join(f"{path}={json.dumps(value)}" for path, value in best["overrides"].items())
-    text = f"# Trial {best['trial']} of the sweep {recipe.name}: {chosen}\n"
-    folder.write_text(BEST, text + yaml.safe_dump(recipes.resolved(one), sort_keys=False, allow_unicode=True))
-
-
 def _tidy(folder: Folder, trials: Sequence[dict[str, Any]]) -> None:
     """Drop what only a run that is still training needs."""
     folder.clear("work")
@@ -181,7 +180,7 @@ def _tidy(folder: Folder, trials: Sequence[dict[str, Any]]) -> None:
 def _figures(recipe: TuneRecipe, folder: Folder, table: dict[str, Any], best: dict[str, Any]) -> dict[str, Any]:
     trials = table["trials"]
     count = {status: sum(line["status"] == status for line in trials) for status in ("failed", "given up")}
-    metrics = artifacts.open_artifact(_run_of(recipe, best), f"{folder.url}/trials").metrics
+    metrics = artifacts.open_artifact(_training_of(recipe, best), f"{folder.url}/trials").metrics
     shown = ("validation_loss", "validation_perplexity", "validation_score", "final_loss", "steps", "tokens")
     failed = {line["trial"]: line["reason"] for line in trials if line["status"] == "failed"}
     several = len(recipe.search.objectives) > 1

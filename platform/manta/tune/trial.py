@@ -12,10 +12,11 @@ from manta import recipe as recipes
 from manta import stage
 from manta.errors import MantaError
 from manta.progress import Progress
-from manta.schema import After, CompressRecipe, EvaluateRecipe, Recipe
+from manta.schema import CompressRecipe, EvaluateRecipe, Recipe
 from manta.storage import Folder
 from manta.train.marks import Halted, Marks
 from manta.tune import figures as known
+from manta.tune import latency
 from manta.tune.space import Made
 
 LOCK_SECONDS = 60.0
@@ -29,11 +30,20 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def run(made: Made, progress: Progress, marks: Marks | None = None) -> Outcome:
-    """Carry the run on from wherever it stands: up to its end, or to the mark where it is told to halt."""
+def run(made: Made, progress: Progress, marks: Marks | None = None, measure: bool = False) -> Outcome:
+    """Carry the run on from wherever it stands: up to its end, or to the mark where it is told to halt.
+
+    `measure`: everything but the latency is there; measure that.
+    """
     try:
+        if measure:
+            latency.measure(made, progress)
+            return Outcome("complete")
         for recipe in chain(made):
-            _await_lock(Folder(f"{recipe.output}/{recipe.name}"))
+            folder = Folder(f"{recipe.output}/{recipe.name}")
+            if recipe.name != made.name and artifacts.is_complete(folder) and recipe is made.recipe:
+                continue  # another run's training, which several may use at once
+            _await_lock(folder)
             stage.run(recipe, progress, marks=marks if recipe is made.recipe else None)
     except (Halted, KeyboardInterrupt) as halt:
         return Outcome("halted", str(halt))
@@ -45,35 +55,40 @@ def run(made: Made, progress: Progress, marks: Marks | None = None) -> Outcome:
 
 def chain(made: Made) -> list[Recipe]:
     """The run and what follows it, as recipes that lie side by side: NAME, NAME.compress, NAME.evaluate."""
-    first, after = made
-    found: list[Recipe] = [first]
-    if after.compress is not None:
-        found.append(_following(first, "compress", after, f"{first.output}/{first.name}"))
-    if after.evaluate is not None:
-        found.append(_following(first, "evaluate", after, f"{first.output}/{found[-1].name}"))
+    found: list[Recipe] = [made.recipe]
+    for kind in ("compress", "evaluate"):
+        if getattr(made.after, kind) is not None:
+            found.append(_following(made, kind, f"{made.recipe.output}/{found[-1].name}"))
     return found
 
 
-def _following(first: Recipe, kind: str, after: After, source: str) -> Recipe:
-    raw = getattr(after, kind).model_dump(mode="json")
-    raw |= {"kind": kind, "name": f"{first.name}.{kind}", "output": first.output, "seed": first.seed}
+def _following(made: Made, kind: str, source: str) -> Recipe:
+    raw = getattr(made.after, kind).model_dump(mode="json")
+    raw |= {"kind": kind, "name": f"{made.name}.{kind}", "output": made.recipe.output, "seed": made.recipe.seed}
     if kind == "evaluate":
         raw["gate"] = {"engine_gap": None}  # an objective or a constraint judges it
-    made = recipes.validate(raw | {"model": {"source": source}}, origin=f"after.{kind}", kind=kind)
-    assert isinstance(made, CompressRecipe | EvaluateRecipe)
-    return made
+    found = recipes.validate(raw | {"model": {"source": source}}, origin=f"after.{kind}", kind=kind)
+    assert isinstance(found, CompressRecipe | EvaluateRecipe)
+    return found
 
 
 # --- what a run has left ---------------------------------------------------------------------------------------------
 
 
+def is_made(made: Made) -> bool:
+    """Whether all stages of a run are complete: but for its latency there is nothing left to do."""
+    return all(artifacts.is_complete(Folder(f"{recipe.output}/{recipe.name}")) for recipe in chain(made))
+
+
 def figures(made: Made) -> dict[str, float] | None:
     """The figures of a run and of what follows it, by the names that objectives have; None while it is not complete."""
-    found: dict[str, float] = {}
+    if not is_made(made):
+        return None
+    found = {} if made.after.latency is None else latency.measured(made)
+    if found is None:
+        return None
     for recipe in chain(made):
         folder = Folder(f"{recipe.output}/{recipe.name}")
-        if not artifacts.is_complete(folder):
-            return None
         metrics = artifacts.open_artifact(recipe.name, recipe.output).metrics
         mine = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         mine |= _of_training(metrics, recipe) if "seconds" in metrics else {}
