@@ -278,7 +278,7 @@ def _rows_name(recipe: FinetuneRecipe, draft: Draft) -> str:
     return recipes.digest(decides)[:16]
 
 
-def _ask_before(recipe: FinetuneRecipe, draft: Draft, progress: Progress, marks: Marks | None) -> None:
+def _ask_before(recipe: FinetuneRecipe, draft: Draft, progress: Progress, marks: Marks | None = None) -> None:
     """What the model says of the task's pairs before it is trained, stored beside their rows."""
     from manta.models import load
     from manta.train import reference
