@@ -15,10 +15,11 @@ LIBRARY = Path(ast.__file__).parent
 
 
 class Text(NamedTuple):
-    """A docstring: the package or module that it belongs to, and its first paragraph as one line."""
+    """A docstring: the package or module that it belongs to, its first paragraph as one line, and all of it."""
 
     home: str
     first: str
+    whole: str
 
 
 @functools.cache
@@ -28,9 +29,10 @@ def docstrings() -> tuple[Text, ...]:
     for home, _, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
-                first = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
+                whole = ast.get_docstring(node) or ""
+                first = " ".join(whole.partition("\n\n")[0].split())
                 if re.match(r"[A-Z][a-z]+ .*[a-z]\.", first) and len(first) < 300:
-                    found.setdefault(first, Text(home, first))
+                    found.setdefault(first, Text(home, first, whole))
     return tuple(mixed(list(found.values())))
 
 
@@ -74,3 +76,52 @@ def in_order() -> Examples:
         if 5 <= len(words) <= 12 and other != words:
             found.append({"input": text.home, "chosen": " ".join(words), "rejected": " ".join(other)})
     return found
+
+
+def names() -> Examples:
+    """Words of docstrings without their capitals, and which of them had one although no sentence begins there."""
+    found = []
+    for text in docstrings():
+        words = re.findall(r"\w+|[^\w\s]", text.whole)[:32]
+        inside = [False, *(before not in ".:!?*" for before in words[:-1])]
+        capital = [here and word[0].isupper() for word, here in zip(words, inside, strict=True)]
+        tags = [
+            "O" if not now else "I-NAME" if before else "B-NAME"
+            for before, now in zip([False, *capital[:-1]], capital, strict=True)
+        ]
+        if any(capital):
+            found.append({"tokens": [word.lower() for word in words], "tags": tags})
+    return found
+
+
+def identifiers() -> Examples:
+    """Names of variables of several words, and the words."""
+    every = {node.id for source in sources() for node in ast.walk(source.tree) if isinstance(node, ast.Name)}
+    found = sorted(name for name in every if re.fullmatch(r"[a-z]+(_[a-z]+)+", name) and len(name) <= 24)
+    return [{"input": name, "target": name.replace("_", " ")} for name in mixed(found)]
+
+
+def leads() -> Examples:
+    """Docstrings, and their first sentences."""
+    return [
+        {
+            "input": " ".join(text.whole.split()),
+            "target": text.first.partition(". ")[0].removesuffix(".") + ".",
+        }
+        for text in docstrings()
+    ]
+
+
+def talks() -> Examples:
+    """Conversations of two exchanges: a first paragraph, and the package that it is from."""
+    found = homes()
+    return [
+        {
+            "messages": [
+                {"role": role, "content": content}
+                for each in found[first : first + 2]
+                for role, content in (("user", each["text"]), ("assistant", each["label"]))
+            ]
+        }
+        for first in range(0, len(found) - 1, 2)
+    ]
