@@ -49,7 +49,7 @@ def scheduled(trials: int) -> dict[str, float]:
         made = _recipe(trials, place)
         plan = Plan(recipe.resolved(made), {}, f"{place}/run", AT_ONCE, ())
         with cluster.relay(board.Board(Progress(quiet=True))) as mailbox, _Follower(place / "run/trials") as seen:
-            launch.run(plan, AT_ONCE, mailbox)
+            launch.run(plan, AT_ONCE, mailbox, Progress(quiet=True))
         return seen.figures()
     finally:
         cluster.disconnect()

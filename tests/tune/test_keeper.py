@@ -259,3 +259,42 @@ def test_trials_that_differ_only_afterwards_train_once(tmp_path: Path, chance: i
     assert len({line["figures"]["validation_loss"] for line in lines}) == 2
     for name in (f"{number:03d}" + ("" if repeats == 1 else "-0") for number in range(6)):
         assert (tmp_path / f"trials/{name}.compress/COMPLETE").exists()
+
+
+# --- slots -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_that_begins_again_tells_that_its_run_has_died(tmp_path: Path) -> None:
+    made = Cluster(sweep(3), tmp_path)
+
+    async def play() -> tuple[list[str], dict[str, Any]]:
+        one = made.keeper
+        await one.began(0)
+        await one.began(1)
+        first, second = await one.next(0), await one.next(1)
+        await one.began(0)
+        again = await one.next(0)
+        assert isinstance(first, dict) and isinstance(second, dict) and isinstance(again, dict)
+        return [task["run"] for task in (first, second, again)], await one.table()
+
+    runs, table = asyncio.run(play())
+    assert runs == ["000", "001", "000"]
+    assert not table["broken"]
+    assert any(
+        "trial 000: its process died (its node ran out of memory, or left)" in note for note in made.mailbox.notes
+    )
+
+
+def test_slots_that_come_to_no_run_break_the_sweep_off(tmp_path: Path) -> None:
+    one = Cluster(sweep(3), tmp_path).keeper
+
+    async def play() -> tuple[Any, dict[str, Any]]:
+        for _ in range(keeper.SLOT_STARTS):
+            await one.began(0)
+        assert not (await one.table())["broken"]
+        await one.began(0)
+        return await one.next(0), await one.table()
+
+    told, table = asyncio.run(play())
+    assert told == "finished"
+    assert table["broken"] == "the process of a slot began 21 times and came to no run: see Ray's logs"
