@@ -1,4 +1,5 @@
-"""Small models from scratch learn to write: what they make of real text that they have not seen, as it was measured.
+"""Small models from scratch learn to write and to weigh: what they make of real text that they have not seen, as it was
+measured.
 
 Each bound lies a fifth of the way from the lowest measured score to chance below it: another processor rounds otherwise.
 """
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,6 +75,16 @@ def test_a_chat_tells_packages_by_their_docstrings(tmp_path: Path) -> None:
     says, wanted = outcome["predictions"], outcome["references"]
     usual = [Counter(wanted).most_common(1)[0][0]] * len(wanted)
     assert TASKS["chat"].score(says, wanted)["score"] > 65 > 45 > TASKS["chat"].score(usual, wanted)["score"]
+
+
+def test_sentences_are_preferred_to_the_same_words_in_disorder(tmp_path: Path, no_processes: None) -> None:
+    """Of two seeds 95 and 96 per cent, mean margins of 1.3 and 1.4 nats; a model that is its own reference has 50 and 0."""
+    seen, unseen = real_text.sides(real_text.in_order()[:1000], 200)
+    texts = [text for pair in seen for text in (pair["input"], pair["chosen"])]
+    task = {"name": "preference", "max_tokens": 48}
+    done = taught(task, seen, unseen, llama(tmp_path / "llama", texts), tmp_path, 1e-3, 60)
+    assert done.first["score"] == 50.0 and done.first["loss"] == pytest.approx(np.log(2), abs=1e-5)
+    assert done.figures["score"] > 86 and done.figures["margin"] > 1.0
 
 
 def test_ten_conversations_are_learnt_by_heart(tmp_path: Path) -> None:
