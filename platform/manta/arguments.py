@@ -11,7 +11,7 @@ STAGES = {
     "prepare": "documents -> cleaned, deduplicated, tokenised, packed shards",
     "pretrain": "shards -> a model from scratch (or from weights)",
     "finetune": "a model and examples -> a tuned model",
-    "tune": "many fine-tunings -> the best of them",
+    "tune": "many runs of one recipe -> the best of them",
     "compress": "a model -> a smaller, faster one",
     "evaluate": "a model -> scores, recovery against its base, and the gate's verdict",
 }

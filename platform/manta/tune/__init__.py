@@ -1,1 +1,1 @@
-"""Search: which settings of a fine-tuning run are best, found by trying."""
+"""Search: which settings of a run are best, found by trying."""

@@ -78,7 +78,7 @@ def run(recipe: TuneRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     _take(draft.folder, recipe, best)
     for name, text in recipe_files(recipe, trials, best, f"{recipe.name}-best").items():
         draft.folder.write_text(name, text)
-    _tidy(draft.folder, trials)
+    _tidy(draft.folder)
     return _figures(recipe, draft.folder, table, best)
 
 
@@ -168,13 +168,12 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _tidy(folder: Folder, trials: Sequence[dict[str, Any]]) -> None:
+def _tidy(folder: Folder) -> None:
     """Drop what only a run that is still training needs."""
     folder.clear("work")
     for name in sorted({file.split("/")[0] for file in (folder / "trials").files()}):
         for scratch in ("checkpoints", "work"):
             (folder / f"trials/{name}").clear(scratch)
-    del trials
 
 
 def _figures(recipe: TuneRecipe, folder: Folder, table: dict[str, Any], best: dict[str, Any]) -> dict[str, Any]:
