@@ -10,6 +10,7 @@ from __future__ import annotations
 import harness
 import tune_curves
 import tune_driver
+import tune_overhead
 import tune_search
 from tune_search import Comparison
 
@@ -19,6 +20,7 @@ IN_FLIGHT = 4
 def main() -> None:
     with harness.bench("tune", __doc__) as bench:
         searches(bench)
+        tune_overhead.compared(bench, repeats=1 if bench.quick else 3)
         scheduling(bench)
 
 

@@ -85,13 +85,7 @@ class _Rows:
 
     def __init__(self, folder: Path):
         train, test = task_examples.split("summarisation", 1200, HELD_OUT)
-        if not (folder / "tokenizer.json").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            texts = (text for example in _examples(train) for text in (example["input"], example["target"]))
-            tokenizers.train(texts, VOCAB, folder)
-        from transformers import AutoTokenizer
-
-        self.words = AutoTokenizer.from_pretrained(folder)
+        self.words = words(folder)
         self.train, self.held_out = self._encoded(train), self._encoded(test)
 
     def _encoded(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -109,11 +103,24 @@ class _Rows:
         return self.train[0][chosen], self.train[1][chosen]
 
 
+def words(folder: Path) -> Any:
+    """The tokenizer of the task's texts; trained once, and kept in `folder`."""
+    if not (folder / "tokenizer.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        train, _ = task_examples.split("summarisation", 1200, HELD_OUT)
+        texts = (text for example in _examples(train) for text in (example["input"], example["target"]))
+        tokenizers.train(texts, VOCAB, folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def _examples(file: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def _model() -> Any:
+def model() -> Any:
+    """A Llama of SmolLM2's shape with 0.3M weights, always the same ones."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -129,22 +136,22 @@ def _trained(overrides: Overrides, grid: Grid, rows: _Rows) -> Iterator[tuple[in
     import torch
 
     torch.set_num_threads(1)
-    model = _model()
+    trained = model()
     lr, betas = overrides["optimizer.lr"], tuple(overrides["optimizer.betas"])
     decay = overrides.get("optimizer.weight_decay", 0.0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=betas, weight_decay=decay)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=lr, betas=betas, weight_decay=decay)
     for step in range(grid.steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * _share(step, grid.steps, overrides["schedule.warmup_fraction"])
         tokens, labels = (torch.from_numpy(part) for part in rows.batch(step))
-        model(input_ids=tokens, labels=labels).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        trained(input_ids=tokens, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step + 1 in grid.marks:
             with torch.no_grad():
                 tokens, labels = (torch.from_numpy(part) for part in rows.held_out)
-                loss = float(model(input_ids=tokens, labels=labels).loss)
+                loss = float(trained(input_ids=tokens, labels=labels).loss)
             yield step + 1, loss if math.isfinite(loss) else math.log(VOCAB)
 
 

@@ -151,7 +151,7 @@ def test_rows_longer_than_the_model(output: Path) -> None:
             "kind": "compress",
             "name": "small",
             "model": {"source": "base"},
-            "compress": {"calibration": {"shards": "shards"}},
+            "compress": {"quantise": {}, "calibration": {"shards": "shards"}},
         },
         {"kind": "serve", "name": "endpoint", "model": {"source": "base"}},
     ],

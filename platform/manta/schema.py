@@ -8,14 +8,13 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from manta.sections.adapt import Adapt, Full
 from manta.sections.base import NonNegative, Section
+from manta.sections.compress import CompressResources, CompressSettings
 from manta.sections.mix import Mix
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm
 from manta.sections.objective import Pretraining as PretrainingObjective
 from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
 from manta.sections.outcome import (
-    CompressResources,
-    CompressSettings,
     EvaluateData,
     EvaluateModels,
     EvaluateResources,

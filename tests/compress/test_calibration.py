@@ -10,7 +10,7 @@ import pytest
 from manta.compress import calibration
 from manta.data.shards import Index, save_index, write_shard
 from manta.errors import InputError
-from manta.sections.outcome import Calibration
+from manta.sections.compress import Calibration
 from manta.storage import Folder
 
 

@@ -34,7 +34,7 @@ def compress_recipe(trained: Trained, output: Path) -> dict[str, Any]:
         "name": "small",
         "output": str(output),
         "model": {"source": str(trained.model)},
-        "compress": {"calibration": calibration},
+        "compress": {"quantise": {}, "calibration": calibration},
         "resources": {"cpus": 1},
     }
 
@@ -110,16 +110,15 @@ def test_each_way_keeps_what_was_learnt(
 ) -> None:
     from manta.compress import quantise
     from manta.data.sample import sample_rows
-    from manta.schema import CompressSettings
+    from manta.sections.compress import Quantise
     from manta.storage import Folder
 
-    chosen = CompressSettings.model_validate(
-        {"algorithm": algorithm, "smoothquant": strength, "calibration": {"shards": "-"} if strength else None}
-    )
+    chosen = Quantise.model_validate({"algorithm": algorithm, "smoothquant": strength})
     train, validation = (sample_rows(Folder(trained.shards), split, 16, seed=0) for split in ("train", "validation"))
     reported: list[int] = []
-    rows = train if quantise.needs_rows(chosen) else None
-    quantise.quantise(trained.model, tmp_path, chosen, rows, lambda done, total: reported.append(done))
+    rows = train if chosen.reads_rows else None
+    said = quantise.apply(trained.model, tmp_path, chosen, rows, lambda done, total: reported.append(done))
+    assert said == {"scheme": "w8a8", "algorithm": algorithm}
     assert reported == blocks
     before, after = (transformers_perplexity(model, validation) for model in (trained.model, tmp_path))
     assert after == pytest.approx(before, rel=0.03)

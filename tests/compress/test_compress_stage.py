@@ -14,12 +14,13 @@ from manta.compress import quantise
 from manta.compress import run as stage
 from manta.errors import InputError, RecipeError
 from manta.schema import CompressRecipe
+from manta.sections.compress import Quantise
 
 RECIPE: dict[str, Any] = {
     "kind": "compress",
     "name": "small",
     "model": {"source": "big"},
-    "compress": {"calibration": {"shards": "shards"}},
+    "compress": {"quantise": {}, "calibration": {"shards": "shards"}},
 }
 
 
@@ -30,17 +31,18 @@ def recipe_of(*overrides: str) -> CompressRecipe:
 
 
 def test_rows_are_asked_for_exactly_where_they_are_looked_at() -> None:
-    assert quantise.needs_rows(recipe_of().compress)
-    assert quantise.needs_rows(recipe_of("compress.algorithm=rtn", "compress.smoothquant=0.5").compress)
-    assert not quantise.needs_rows(recipe_of("compress.algorithm=rtn", "compress.calibration=null").compress)
+    recipe_of("compress.quantise.algorithm=rtn", "compress.quantise.smoothquant=0.5")
+    recipe_of("compress.quantise.algorithm=rtn", "compress.calibration=null")
+    with pytest.raises(RecipeError, match=r"nothing is to be done: set compress\.quantise"):
+        recipe_of("compress.quantise=null", "compress.calibration=null")
     with pytest.raises(RecipeError, match=r"set compress\.calibration\.shards"):
         recipe_of("compress.calibration=null")
     with pytest.raises(RecipeError, match=r"set compress\.calibration=null"):
-        recipe_of("compress.algorithm=rtn")
+        recipe_of("compress.quantise.algorithm=rtn")
 
 
 def test_every_choice_of_the_schema_has_its_function() -> None:
-    fields = type(recipe_of().compress).model_fields
+    fields = Quantise.model_fields
     assert set(quantise.ALGORITHMS) == set(fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
     assert set(quantise.SCHEMES) == set(fields["scheme"].annotation.__args__)  # type: ignore[union-attr]
 
@@ -49,12 +51,12 @@ def test_a_quantised_model_is_not_quantised_again(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "compressed-tensors"}}))
     source = Resolved("model.source", "big", "directory", str(tmp_path), "0", "0")
     with pytest.raises(InputError, match="quantised already"):
-        stage.check(recipe_of("compress.algorithm=rtn", "compress.calibration=null"), {"model.source": source})
+        stage.check(recipe_of("compress.quantise.algorithm=rtn", "compress.calibration=null"), {"model.source": source})
 
 
 def test_the_sentence_before_the_work_names_what_is_done() -> None:
-    said = stage.describe(recipe_of("compress.smoothquant=0.8", "compress.calibration.samples=16"))
+    said = stage.describe(recipe_of("compress.quantise.smoothquant=0.8", "compress.calibration.samples=16"))
     assert (
         said
-        == "w8a8 by gptq after smoothquant 0.8, calibrated on 16 x 256 tokens; embeddings and output head keep their precision"
+        == "w8a8 by gptq after smoothquant 0.8; embeddings and output head keep their precision (calibrated on 16 x 256 tokens)"
     )

@@ -43,7 +43,7 @@ def test_one_training_is_compressed_in_two_ways(
             },
             "after": {
                 "compress": {
-                    "compress": {"algorithm": "rtn", "smoothquant": 0.5, "calibration": calibration},
+                    "compress": {"quantise": {"algorithm": "rtn", "smoothquant": 0.5}, "calibration": calibration},
                     "resources": {"cpus": 1},
                 },
                 "latency": {"requests": 3, "tokens": 16, "new_tokens": 4, "engine": "transformers", "dtype": "float32"},
@@ -51,7 +51,7 @@ def test_one_training_is_compressed_in_two_ways(
             "search": {
                 "method": "grid",
                 "trials": 2,
-                "space": {"after.compress.compress.smoothquant": {"choice": [0.3, 0.8]}},
+                "space": {"after.compress.compress.quantise.smoothquant": {"choice": [0.3, 0.8]}},
                 "objectives": {"validation_loss": "min", "latency.p50_ms": "min"},
                 "constraints": {"compress.size_ratio": {"at_most": 0.9}},
             },
@@ -66,7 +66,7 @@ def test_one_training_is_compressed_in_two_ways(
     assert found[0]["figures"]["validation_loss"] == found[1]["figures"]["validation_loss"]
     one, two = (artifacts.open_artifact(f"{name}.compress", f"{made.folder.url}/trials") for name in ("000", "001"))
     assert one.manifest["inputs"]["model.source"] == two.manifest["inputs"]["model.source"]
-    assert (one.recipe["compress"]["smoothquant"], two.recipe["compress"]["smoothquant"]) == (0.3, 0.8)
+    assert tuple(each.recipe["compress"]["quantise"]["smoothquant"] for each in (one, two)) == (0.3, 0.8)
     weights = [each.folder.file_sha256("model/model.safetensors") for each in (one, two)]
     assert weights[0] != weights[1]
     for line in found:

@@ -245,10 +245,10 @@ def test_a_price_makes_the_cost_a_figure(tmp_path: Path) -> None:
 def test_trials_that_differ_only_afterwards_train_once(tmp_path: Path, chance: int, repeats: int) -> None:
     entries = {
         "optimizer.lr": {"choice": [1e-3, 3e-3]},
-        "after.compress.compress.smoothquant": {"choice": [0.3, 0.5, 0.8]},
+        "after.compress.compress.quantise.smoothquant": {"choice": [0.3, 0.5, 0.8]},
     }
     raw = tune(entries, 6, 0, {"method": "grid", "repeats": repeats}, stop={"steps": 8}).model_dump()
-    after = {"compress": {"compress": {"calibration": {"shards": "shards"}}}}
+    after = {"compress": {"compress": {"quantise": {}, "calibration": {"shards": "shards"}}}}
     recipe = TuneRecipe.model_validate(raw | {"after": after | (LATENCY if chance % 2 else {})})
     cluster = Cluster(recipe, tmp_path, at_once=3, chance=chance)
     lines = cluster.run()

@@ -259,10 +259,14 @@ def test_pretraining_and_compression_are_searched_as_well() -> None:
     stage.refuse_problems(recipe)
     assert recipe.first.kind == "pretrain"
     assert recipes.input_refs(recipe).keys() == {"trial.data.shards"}
-    compress = {"kind": "compress", "model": {"source": "base"}, "compress": {"calibration": {"shards": "shards"}}}
+    compress = {
+        "kind": "compress",
+        "model": {"source": "base"},
+        "compress": {"quantise": {}, "calibration": {"shards": "shards"}},
+    }
     raw["trial"] = compress
     raw["search"] = {
-        "space": {"compress.smoothquant": {"choice": [0.5, 0.8]}},
+        "space": {"compress.quantise.smoothquant": {"choice": [0.5, 0.8]}},
         "trials": 2,
         "objectives": {"size_ratio": "min"},
     }

@@ -16,7 +16,7 @@ from tests.tune.test_space import tune
 
 LR = {"optimizer.lr": {"choice": [1e-3, 1e-2]}}
 AFTER: dict[str, Any] = {
-    "compress": {"compress": {"calibration": {"shards": "rows"}}},
+    "compress": {"compress": {"quantise": {}, "calibration": {"shards": "rows"}}},
     "evaluate": {"data": {"shards": "rows"}},
 }
 
@@ -28,7 +28,7 @@ def recipe(after: dict[str, Any], **search: Any) -> TuneRecipe:
 
 
 def made(after: dict[str, Any], folder: Path, name: str = "001", trained_as: str | None = None) -> space.Made:
-    overrides = {"optimizer.lr": 1e-2, **({"after.compress.compress.smoothquant": 0.5} if after else {})}
+    overrides = {"optimizer.lr": 1e-2, **({"after.compress.compress.quantise.smoothquant": 0.5} if after else {})}
     return space.made(recipe(after), overrides, name, str(folder), 7, trained_as=trained_as)
 
 
@@ -40,7 +40,7 @@ def test_a_chain_lies_side_by_side(tmp_path: Path) -> None:
     assert {one.seed for one in chain} == {7}
     assert chain[0].optimizer.lr == 1e-2
     assert chain[1].model.source == f"{tmp_path}/001"
-    assert chain[1].compress.smoothquant == 0.5
+    assert chain[1].compress.quantise.smoothquant == 0.5
     assert chain[2].model.source == f"{tmp_path}/001.compress", "what is scored is what would be served"
     assert chain[2].gate.engine_gap is None
 

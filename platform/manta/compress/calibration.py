@@ -12,7 +12,7 @@ from manta.storage import Folder
 if TYPE_CHECKING:
     import numpy as np
 
-    from manta.sections.outcome import Calibration
+    from manta.sections.compress import Calibration
 
 SPLIT = "train"
 # Rows of one forward pass: enough to use the CPU's vector units, few enough to keep activations small.

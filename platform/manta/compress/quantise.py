@@ -7,19 +7,18 @@ head decides between near-equal words, and where it is tied to the embeddings th
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from manta.compress import copied
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from manta.sections.outcome import CompressSettings
+    from manta.sections.compress import Quantise
 
 KEPT = ["lm_head"]
-# What is copied from the source: tokenizer, chat template, generation settings and licence, whatever their names.
-COPIED = (".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 Report = Callable[[int, int], None]  # called with (blocks done, blocks)
 
@@ -59,17 +58,17 @@ def smoothquant(strength: float) -> Any:
     return SmoothQuantModifier(smoothing_strength=strength)
 
 
-def needs_rows(settings: CompressSettings) -> bool:
-    """Whether these settings look at calibration rows at all."""
-    return settings.algorithm == "gptq" or settings.smoothquant is not None
+def describe(settings: Quantise) -> str:
+    """What is about to be done, in a few words."""
+    first = f" after smoothquant {settings.smoothquant:g}" if settings.smoothquant is not None else ""
+    return f"{settings.scheme} by {settings.algorithm}{first}; embeddings and output head keep their precision"
 
 
-def quantise(source: Path, target: Path, settings: CompressSettings, rows: np.ndarray | None, report: Report) -> None:
+def apply(source: Path, target: Path, settings: Quantise, rows: np.ndarray | None, report: Report) -> dict[str, Any]:
     """Quantise the model in the Hugging Face directory `source` into the existing, empty folder `target`.
 
-    `rows` is (samples, seq_len) int32, or None where `needs_rows` is false. The arithmetic is float32; scales stay
-    float32, what is not quantised keeps the dtype it has in `source`. Tokenizer, chat template and generation settings
-    are copied as they are. The same rows and number of threads give the same bytes.
+    `rows` is (samples, seq_len) int32, or None where `settings.reads_rows` is false. The arithmetic is float32; scales
+    stay float32, what is not quantised keeps the dtype it has in `source`. Returns the scheme and the algorithm.
     """
     # It would log two lines a layer, and a warning that there is no GPU; what matters comes as an exception.
     os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
@@ -98,11 +97,8 @@ def quantise(source: Path, target: Path, settings: CompressSettings, rows: np.nd
         _restore_dtype(model, dtype)
     model.save_pretrained(target, save_compressed=True)
     (target / "recipe.yaml").unlink()  # llmcompressor's own; the manifest says more
-    for file in source.iterdir():
-        # config.json and the index describe the weights, which are others now.
-        beside = file.name.endswith(COPIED) and file.name != "config.json" and not file.name.endswith(".index.json")
-        if file.is_file() and (beside or file.name.startswith("LICENSE")):
-            shutil.copyfile(file, target / file.name)
+    copied.copy(source, target)
+    return {"scheme": settings.scheme, "algorithm": settings.algorithm}
 
 
 def _restore_dtype(model: Any, dtype: Any) -> None:

@@ -260,5 +260,5 @@ def verdict(recipe: EvaluateRecipe, artifact: Artifact) -> None:
         listed = "\n  ".join(misses)
         raise GateRefused(
             f"{recipe.model.source} is refused:\n  {listed}\n"
-            f"compress it more gently (compress.algorithm, compress.smoothquant, more calibration rows) or lower the gate; details: {artifact.folder.url}/{SCORES}"
+            f"compress it more gently (compress.quantise.algorithm, compress.quantise.smoothquant, more calibration rows) or lower the gate; details: {artifact.folder.url}/{SCORES}"
         )

@@ -1,10 +1,10 @@
-"""The vocabulary of recipes: the sections of compression, evaluation and serving."""
+"""The vocabulary of recipes: the sections of evaluation and serving."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from manta.sections.base import (
     Evaluation,
@@ -17,38 +17,10 @@ from manta.sections.base import (
     Section,
     Shards,
 )
+from manta.sections.compress import CompressResources
 from manta.sections.harness import Harness
 from manta.sections.robustness import Robustness
 from manta.sections.tasks import Task
-
-
-class Calibration(Section):
-    shards: Shards
-    samples: Positive = 64
-    seq_len: Positive = 256
-
-
-class CompressSettings(Section):
-    """int8 weights and activations (W8A8): round to nearest, or GPTQ (arXiv:2210.17323), SmoothQuant (2211.10438)."""
-
-    scheme: Literal["w8a8"] = "w8a8"
-    algorithm: Literal["rtn", "gptq"] = "gptq"
-    smoothquant: Fraction | None = Field(None, description="migration strength; none leaves activations alone")
-    calibration: Calibration | None = Field(None, description="rows that gptq and smoothquant look at")
-
-    @model_validator(mode="after")
-    def rows_where_needed(self) -> CompressSettings:
-        needed = self.algorithm == "gptq" or self.smoothquant is not None
-        if needed and self.calibration is None:
-            raise ValueError("gptq and smoothquant look at data: set compress.calibration.shards")
-        if not needed and self.calibration is not None:
-            raise ValueError("rtn without smoothquant looks at no data: set compress.calibration=null")
-        return self
-
-
-class CompressResources(Section):
-    cpus: Positive = 2
-    address: str | None = None
 
 
 class EvaluateSettings(Section):
