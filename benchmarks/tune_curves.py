@@ -43,8 +43,8 @@ QUICK = Grid(
         "optimizer.betas": [[0.9, 0.9], [0.9, 0.999]],
         "schedule.warmup_fraction": [0.0, 0.1, 0.4],
     },
-    27,
-    (3, 9, 27),
+    81,
+    (3, 9, 27, 81),
 )
 FULL = Grid(
     {
