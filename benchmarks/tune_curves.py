@@ -19,7 +19,7 @@ import task_examples
 
 from manta.data import tokenizer as tokenizers
 
-VOCAB, TOKENS, ROWS, HELD_OUT, SEED = 1024, 96, 8, 64, 0
+VOCAB, TOKENS, ROWS, HELD_OUT, SEED, NOISE_SEEDS = 1024, 96, 8, 64, 0, 5
 IGNORED = -100  # a label that no loss is taken of
 Overrides = dict[str, Any]
 
@@ -64,8 +64,7 @@ def key(overrides: Overrides) -> str:
 
 def curves(grid: Grid, say: Callable[[str], None]) -> dict[str, dict[int, float]]:
     """`key` of a configuration -> step -> validation loss. What an earlier call has trained is read, not trained again."""
-    file = harness.SCRATCH / "tune" / f"curves-{len(grid.configurations)}-{grid.steps}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = _folder() / f"curves-{len(grid.configurations)}-{grid.steps}.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     found = {line["key"]: {int(step): loss for step, loss in line["curve"].items()} for line in lines}
     missing = [one for one in grid.configurations if key(one) not in found]
@@ -78,6 +77,26 @@ def curves(grid: Grid, say: Callable[[str], None]) -> dict[str, dict[int, float]
                 handle.write(json.dumps({"key": key(one), "curve": found[key(one)]}) + "\n")
                 handle.flush()
     return found
+
+
+def noise(grid: Grid, found: dict[str, dict[int, float]]) -> float:
+    """How much the loss at the end moves with the seed alone: standard deviation, nats, of the best configuration's.
+
+    Two losses that differ by less say nothing about which configuration is better.
+    """
+    file = _folder() / f"noise-{len(grid.configurations)}-{grid.steps}.json"
+    if not file.exists():
+        best = min(grid.configurations, key=lambda one: found[key(one)][grid.steps])
+        rows = _Rows(_folder() / "words")
+        ends = [dict(_trained(best, grid, rows, seed))[grid.steps] for seed in range(NOISE_SEEDS)]
+        file.write_text(json.dumps(float(np.std(ends, ddof=1))))
+    return float(json.loads(file.read_text()))
+
+
+def _folder() -> Path:
+    folder = harness.SCRATCH / "tune"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class _Rows:
@@ -98,8 +117,8 @@ class _Rows:
             labels.append([IGNORED] * len(asked) + answer + [IGNORED] * empty)
         return np.array(rows), np.array(labels)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = np.random.default_rng([SEED, step]).choice(len(self.train[0]), ROWS, replace=False)
+    def batch(self, step: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = np.random.default_rng([seed, step]).choice(len(self.train[0]), ROWS, replace=False)
         return self.train[0][chosen], self.train[1][chosen]
 
 
@@ -119,31 +138,31 @@ def _examples(file: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def model() -> Any:
-    """A Llama of SmolLM2's shape with 0.3M weights, always the same ones."""
+def model(seed: int = SEED) -> Any:
+    """A Llama of SmolLM2's shape with 0.3M weights, which follow from the seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     shape = {"hidden_size": 72, "intermediate_size": 192, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3}
     made = LlamaConfig(vocab_size=VOCAB, max_position_embeddings=TOKENS, tie_word_embeddings=True, **shape, **heads)
     return LlamaForCausalLM(made)
 
 
-def _trained(overrides: Overrides, grid: Grid, rows: _Rows) -> Iterator[tuple[int, float]]:
+def _trained(overrides: Overrides, grid: Grid, rows: _Rows, seed: int = SEED) -> Iterator[tuple[int, float]]:
     """(step, validation loss) at the grid's marks; a loss that is no number counts as ln(VOCAB), that of a guess."""
     import torch
 
     torch.set_num_threads(1)
-    trained = model()
+    trained = model(seed)
     lr, betas = overrides["optimizer.lr"], tuple(overrides["optimizer.betas"])
     decay = overrides.get("optimizer.weight_decay", 0.0)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=lr, betas=betas, weight_decay=decay)
     for step in range(grid.steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * _share(step, grid.steps, overrides["schedule.warmup_fraction"])
-        tokens, labels = (torch.from_numpy(part) for part in rows.batch(step))
+        tokens, labels = (torch.from_numpy(part) for part in rows.batch(step, seed))
         trained(input_ids=tokens, labels=labels).loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()

@@ -21,7 +21,7 @@ from manta.tune.keeper import Plan
 AT_ONCE = 2
 KEEPER_TITLE = "ray::Keeper"  # how Ray names the keeper's process
 LOOK_S = 0.1
-EARLY = 20  # trials after which memory is first read
+EARLY = 100  # trials after which memory is first read: by then everything is imported
 
 
 def scheduled(trials: int) -> dict[str, float]:

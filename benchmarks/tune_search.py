@@ -51,8 +51,12 @@ def random_best(grid: Grid, curves: Curves, trials: int, seed: int) -> float:
     return min(curves[key(one)][grid.steps] for one in drawn)
 
 
-def compared(found: Iterator[Found], target: float, budget: int) -> Comparison:
-    """Follow a search until it has reached `target` or asked for more than `budget` steps."""
+def compared(found: Iterator[Found], target: float, budget: int, best_known: float | None = None) -> Comparison:
+    """Follow a search until it has reached `target` or asked for more than `budget` steps.
+
+    Its best loss after a quarter of them is told as the difference from `best_known`, without it from `target`.
+    """
+    known = target if best_known is None else best_known
     best = at_quarter = math.log(VOCAB)  # what a guess has
     for one in found:
         if one.steps > budget:
@@ -62,8 +66,8 @@ def compared(found: Iterator[Found], target: float, budget: int) -> Comparison:
             at_quarter = best
         if best <= target:
             share = one.steps / budget
-            return Comparison(share, True, (best if share <= 0.25 else at_quarter) - target)
-    return Comparison(1.0, False, at_quarter - target)
+            return Comparison(share, True, (best if share <= 0.25 else at_quarter) - known)
+    return Comparison(1.0, False, at_quarter - known)
 
 
 def manta(grid: Grid, curves: Curves, in_flight: int, seed: int) -> Iterator[Found]:
