@@ -79,6 +79,7 @@ GOALS = (
         "tune", "best_score_minus_random", "best loss after a quarter of those steps: less the random search's", most=0
     ),
     Goal("tune", "steps_vs_optuna", "steps to the same loss: over plain Optuna's, same sampler and pruner", most=1),
+    Goal("tune", "trial_overhead_share", "a trial of a sweep: beyond the same training by itself", most=0.05),
     Goal("tune", "driver_ms_per_trial", "scheduling trials that take no time: CPU of driver and keeper, each", most=50),
     Goal("serve", "throughput_vs_vllm_1", "serving, throughput at 1 client: over bare vLLM", least=0.95),
     Goal("serve", "throughput_vs_vllm_8", "the same at 8 clients", least=0.95),

@@ -1,15 +1,13 @@
 """What a trial of a sweep takes beyond the same training by itself: real fine-tunings, one after the other, both ways.
 
 Both sides have a Ray that is up, the same recipes, and fresh folders. A training by itself is `manta finetune` as a stage,
-with the start of its worker; a trial is that and what the sweep does around it: from the moment at which the first trial
-begins to the finished sweep, divided by the trials.
+with the start of its worker; a trial is that and what the sweep does around it. The first one of each side is left out:
+processes that serve all of them are started with it. What a sweep costs once is told apart.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ import tune_curves
 from manta import cluster, recipe, stage
 from manta.progress import Progress
 
-RATES = [1.0e-3, 2.0e-3, 4.0e-3]  # a trial for each
-STEPS, ROWS, LOOK_S = 200, 8, 0.05
+RATES = [1.0e-3, 2.0e-3, 4.0e-3, 8.0e-3]  # a trial for each
+STEPS, ROWS = 200, 8
 
 
 def compared(bench: harness.Bench, repeats: int) -> None:
@@ -51,18 +49,19 @@ def compared(bench: harness.Bench, repeats: int) -> None:
     bench.figure("trial_overhead_share", [ratio - 1 for ratio in ratios], "", note)
     seconds = [run.value("s_per_trial") for run in runs["alone"] if not run.error]
     bench.figure("trial_alone_s", seconds, "s", "that training by itself, with the start of its worker")
-    started = [run.value("start_s") for run in runs["sweep"] if not run.error]
-    bench.figure("sweep_start_s", started, "s", "before a sweep's first trial: the keeper and a slot, once a sweep")
+    once = [run.value("once_s") for run in runs["sweep"] if not run.error]
+    bench.figure(
+        "sweep_once_s", once, "s", "of a sweep beyond its trials: the keeper, a slot's imports, the winner, the page"
+    )
 
 
 def _alone(trial: dict[str, Any]) -> dict[str, float]:
     place = _place("alone")
-    begun = time.monotonic()
     for number, rate in enumerate(RATES):
         raw = trial | {"name": f"{number:03}", "output": str(place), "seed": 0}
         raw["optimizer"] = trial["optimizer"] | {"lr": rate}
         stage.run(recipe.validate(raw, origin=__file__), Progress(quiet=True))
-    return {"s_per_trial": (time.monotonic() - begun) / len(RATES)}
+    return {"s_per_trial": _steady(place)}
 
 
 def _swept(trial: dict[str, Any]) -> dict[str, float]:
@@ -70,34 +69,16 @@ def _swept(trial: dict[str, Any]) -> dict[str, float]:
     search = {"method": "grid", "trials": len(RATES), "space": {"optimizer.lr": {"choice": RATES}}}
     raw = {"kind": "tune", "name": "sweep", "output": str(place), "seed": 0, "trial": trial, "search": search}
     made = recipe.validate(raw | {"resources": {"concurrent_trials": 1}}, origin=__file__)
-    begun = time.monotonic()
-    with _FirstSeen(place / "sweep" / "trials" / "000") as first:
-        stage.run(made, Progress(quiet=True))
-    ended = time.monotonic()
-    return {"s_per_trial": (ended - first.at) / len(RATES), "start_s": first.at - begun}
+    seconds = stage.run(made, Progress(quiet=True)).seconds
+    steady = _steady(place / "sweep" / "trials")
+    return {"s_per_trial": steady, "once_s": seconds - len(RATES) * steady}
 
 
-class _FirstSeen:
-    """The moment at which a folder comes into being."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._over = folder, threading.Event()
-        self.at = float("nan")
-
-    def __enter__(self) -> _FirstSeen:
-        self._thread = threading.Thread(target=self._follow, name="bench-first-seen", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._folder.exists():
-            if self._over.wait(LOOK_S):
-                return
-        self.at = time.monotonic()
+def _steady(runs: Path) -> float:
+    """Seconds of a run, from the moment at which the second one took its folder to the last one's end."""
+    names = [f"{number:03}" for number in range(len(RATES))]
+    begun, ended = (runs / names[1] / ".lock").stat().st_mtime, (runs / names[-1] / "COMPLETE").stat().st_mtime
+    return (ended - begun) / (len(RATES) - 1)
 
 
 def _base() -> Path:

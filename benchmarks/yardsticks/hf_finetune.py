@@ -66,7 +66,7 @@ def classification(path: str, examples: list[Example], limit: int) -> tuple[Any,
         {**{name: values[at] for name, values in texts.items()}, "labels": names.index(example["label"])}
         for at, example in enumerate(examples)
     ]
-    return model, tokenizer, features, transformers.DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
+    return model, tokenizer, features, transformers.DataCollatorWithPadding(tokenizer)
 
 
 def tagging(path: str, examples: list[Example], limit: int) -> tuple[Any, Any, list[Example], Any]:
@@ -82,7 +82,7 @@ def tagging(path: str, examples: list[Example], limit: int) -> tuple[Any, Any, l
             labels.append(IGNORED if word in (None, before) else names.index(example["tags"][word]))
             before = word
         features.append({**found, "labels": labels})
-    return model, tokenizer, features, transformers.DataCollatorForTokenClassification(tokenizer, pad_to_multiple_of=8)
+    return model, tokenizer, features, transformers.DataCollatorForTokenClassification(tokenizer)
 
 
 def chat(path: str, examples: list[Example], limit: int, begin: str = "") -> tuple[Any, Any, list[Example], Any]:
@@ -99,7 +99,7 @@ def chat(path: str, examples: list[Example], limit: int, begin: str = "") -> tup
         ids = tokenizer.apply_chat_template(whole, return_dict=False)[:limit]
         labels = [IGNORED] * min(len(prompt), len(ids)) + ids[len(prompt) :]
         features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
-    return model, tokenizer, features, transformers.DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=8)
+    return model, tokenizer, features, transformers.DataCollatorForSeq2Seq(tokenizer)
 
 
 def summarisation(path: str, examples: list[Example], limit: int) -> tuple[Any, Any, list[Example], Any]:
@@ -117,7 +117,7 @@ def translation(path: str, examples: list[Example], limit: int) -> tuple[Any, An
     for example in examples:
         ids, labels = source_ids(tokenizer, example["input"], limit), ended(tokenizer, example["target"], limit)
         features.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
-    return model, tokenizer, features, transformers.DataCollatorForSeq2Seq(tokenizer, model, pad_to_multiple_of=8)
+    return model, tokenizer, features, transformers.DataCollatorForSeq2Seq(tokenizer, model)
 
 
 def source_ids(tokenizer: Any, text: str, limit: int) -> list[int]:

@@ -73,6 +73,7 @@ def test_widths() -> None:
     assert grouping.widths(40, compiled=False) == (8, 16, 24, 32, 40)
     assert grouping.widths(30, compiled=False) == (8, 16, 24, 30), "the model has no more than 30 positions"
     assert grouping.widths(8, compiled=False) == grouping.widths(8, compiled=True) == (8,)
+    assert grouping.widths(5, compiled=False, grain=1) == (1, 2, 3, 4, 5)
     assert grouping.widths(512, compiled=True) == (64, 128, 256, 512)
     assert grouping.widths(40, compiled=True) == (8, 16, 24, 40)
     found = grouping.width_of(np.array([[1, 8], [9, 30]]), (8, 16, 24, 30))
@@ -101,7 +102,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, np.ndarray]:
 
 
 def feed_of(folder: str, grouped: bool = True, compiled: bool = False) -> Feed:
-    trim = grouping.trim_of(("input_ids",), SEQ, grouped, compiled)
+    trim = grouping.trim_of(("input_ids",), SEQ, grouped, compiled, "bf16")
     return Feed(folder, ("input_ids", "labels"), batch=12, steps=80, seed=4, trim=trim)
 
 
@@ -159,7 +160,7 @@ def test_without_grouping_the_order_is_that_of_the_seed(shards: tuple[str, np.nd
 
 
 def test_shards_that_fill_nothing_up_are_left_alone(tmp_path: Path) -> None:
-    assert grouping.trim_of((), SEQ, True, False) is None
+    assert grouping.trim_of((), SEQ, True, False, "fp32") is None
     folder = Folder(tmp_path)
     ids = np.arange(40, dtype=np.int32).reshape(10, 4)
     save_index(folder, Index(4, 40, 0, None, None, {"train": (write_shard(folder, "t.parquet", {"input_ids": ids}),)}))

@@ -11,6 +11,8 @@ from manta.data.shards import MULTIPLE
 
 TOGETHER = 50  # global batches that are sorted by length together: more pad less, and batches are less random
 PARTS = 4  # an epoch is cut into at least so many stretches, so that which rows meet differs from epoch to epoch
+# precision -> what widths are multiples of. Units for short floats want 8; in fp32 a width costs what it has of tokens.
+GRAIN = {"fp32": 1, "bf16": MULTIPLE}
 FEW = 4  # widths where each of them is compiled: each is half the next
 _BATCHES = 0x62617463  # makes the order of batches another one than that of rows
 
@@ -24,9 +26,9 @@ class Trim:
     grouped: bool  # whether rows of like length make up a batch
 
 
-def trim_of(columns: tuple[str, ...], seq_len: int, grouped: bool, compiled: bool) -> Trim | None:
+def trim_of(columns: tuple[str, ...], seq_len: int, grouped: bool, compiled: bool, precision: str) -> Trim | None:
     """How a feed of such rows trims; None where no column is filled up."""
-    return Trim(columns, widths(seq_len, compiled), grouped) if columns else None
+    return Trim(columns, widths(seq_len, compiled, GRAIN[precision]), grouped) if columns else None
 
 
 def rows_of(samples: np.ndarray, lengths: np.ndarray, batch: int, seed: int) -> np.ndarray:
@@ -65,10 +67,10 @@ def _cuts(batches: int) -> np.ndarray:
     return np.arange(stretches + 1, dtype=np.int64) * batches // stretches
 
 
-def widths(seq_len: int, compiled: bool) -> tuple[int, ...]:
-    """What the rows of a step may be cut to, ascending; the last one is `seq_len`. With `compiled` only a few."""
+def widths(seq_len: int, compiled: bool, grain: int = MULTIPLE) -> tuple[int, ...]:
+    """What the rows of a step may be cut to, ascending: multiples of `grain`, and `seq_len`. With `compiled` only a few."""
     if not compiled:
-        return (*range(MULTIPLE, seq_len, MULTIPLE), seq_len)
+        return (*range(grain, seq_len, grain), seq_len)
     some = {-(-seq_len // (MULTIPLE << halved)) * MULTIPLE for halved in range(1, FEW)}
     return (*sorted(width for width in some if width < seq_len), seq_len)
 

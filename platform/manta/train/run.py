@@ -214,7 +214,11 @@ def make_job(
         seed=recipe.seed,
         view=view,
         trim=grouping.trim_of(
-            index.padded, index.seq_len, getattr(recipe.batch, "grouping", "none") == "length", recipe.resources.compile
+            index.padded,
+            index.seq_len,
+            getattr(recipe.batch, "grouping", "none") == "length",
+            recipe.resources.compile,
+            recipe.optimizer.precision,
         ),
     )
     padding = 0.0 if feed.trim is None else padding_share(feed)
