@@ -39,13 +39,13 @@ def test_a_history_places_each_trial_and_steps_down() -> None:
         Dot(4, 3.0, "open", "d"),
     ]
     tree = ElementTree.fromstring(pictures.history(dots, [(0, 4.0), (2, 2.0)], "loss (min)"))
-    # The plot is 70 .. 884 across and, of a height of 260, 12 .. 226 down: trial 4 is at the right edge, 4.0 at the upper.
+    # The plot is 70 .. 884 across and, of a height of 260, 24 .. 226 down: trial 4 is at the right edge, 4.0 at the upper.
     found = [(float(c.get("cx", 0)), float(c.get("cy", 0)), c.get("class")) for c in tree.iter("circle")]
-    assert found == [(70.0, 12.0, "done"), (477.0, 226.0, "best"), (884.0, 119.0, "open")]
+    assert found == [(70.0, 24.0, "done"), (477.0, 226.0, "best"), (884.0, 125.0, "open")]
     [cross] = tree.iter("path")
     assert (cross.get("d") or "").startswith("M269.5 230.0"), "four above and left of (273.5, 234), below the axis"
     [line] = tree.iter("polyline")
-    assert places(line.get("points")) == [(70, 12), (477, 12), (477, 226), (884, 226)]
+    assert places(line.get("points")) == [(70, 24), (477, 24), (477, 226), (884, 226)]
     assert [c.findtext("title") for c in tree.iter("circle")] == ["a<b", "c", "d"]
 
 
@@ -53,11 +53,11 @@ def test_two_figures_and_their_limits() -> None:
     dots = [Dot(10.0, 1.0, "front", "a"), Dot(20.0, 0.0, "front", "b"), Dot(math.inf, 0.5, "open", "c")]
     tree = ElementTree.fromstring(pictures.scatter(dots, [(20.0, 0.0), (10.0, 1.0)], ("ms", "loss"), ([15.0], [])))
     found = [(float(c.get("cx", 0)), float(c.get("cy", 0))) for c in tree.iter("circle")]
-    assert found == [(70.0, 12.0), (884.0, 286.0)]
+    assert found == [(70.0, 24.0), (884.0, 286.0)]
     [limit] = [line for line in tree.iter("line") if line.get("class") == "limit"]
     assert (limit.get("x1"), limit.get("x2")) == ("477.0", "477.0")
     [front] = tree.iter("polyline")
-    assert places(front.get("points")) == [(70, 12), (884, 286)]
+    assert places(front.get("points")) == [(70, 24), (884, 286)]
 
 
 def test_parallel_axes_leave_room_for_fields_that_are_not_there() -> None:
@@ -77,5 +77,5 @@ def test_a_curve_of_one_point_is_a_dot() -> None:
     threads = [Thread([(0, 4.0), (10, 2.0)], "best", "a"), Thread([(5, 3.0)], "off", "b")]
     tree = ElementTree.fromstring(pictures.curves(threads, "loss"))
     [line], [dot] = tree.iter("polyline"), tree.iter("circle")
-    assert places(line.get("points")) == [(70, 12), (884, 286)]
+    assert places(line.get("points")) == [(70, 24), (884, 286)]
     assert (dot.get("cx"), dot.get("cy"), dot.get("class")) == ("477.0", "149.0", "open")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from manta.progress import format_figure
 
 WIDTH = 900
-LEFT, RIGHT, TOP, BOTTOM = 70, 16, 12, 34  # between a picture's edges and its plot
+LEFT, RIGHT, TOP, BOTTOM = 70, 16, 24, 34  # between a picture's edges and its plot
 APART = 3.0  # figures that lie this many times the middle half's spread beyond it are put at the edge
 NAME = 26  # characters of a field
 STYLE = """<style>
@@ -214,7 +214,7 @@ class _Plot(NamedTuple):
             _line(LEFT, TOP, LEFT, foot),
             _word(LEFT - 6, TOP + 8, format_figure(float(self.up.high)), 'text-anchor="end"'),
             _word(LEFT - 6, foot, format_figure(float(self.up.low)), 'text-anchor="end"'),
-            _word(LEFT + 6, TOP + 8, up),
+            _word(LEFT, TOP - 10, up),
             _word(LEFT, foot + 26, low),
             _word(end, foot + 26, high, 'text-anchor="end"'),
             _word((LEFT + end) / 2, foot + 26, across, 'text-anchor="middle"'),
