@@ -78,4 +78,4 @@ def test_a_curve_of_one_point_is_a_dot() -> None:
     tree = ElementTree.fromstring(pictures.curves(threads, "loss"))
     [line], [dot] = tree.iter("polyline"), tree.iter("circle")
     assert places(line.get("points")) == [(70, 24), (884, 286)]
-    assert (dot.get("cx"), dot.get("cy"), dot.get("class")) == ("477.0", "149.0", "open")
+    assert (dot.get("cx"), dot.get("cy"), dot.get("class")) == ("477.0", "155.0", "open")
