@@ -15,7 +15,8 @@ class Vocabulary(Section):
     """Tokens that the training rows of calibration's shards do not use leave the embeddings and the tokenizer."""
 
     coverage: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None, description="share of the rows' tokens that stay, the commonest first; 0.9999 where keep is not set either"
+        None,
+        description="share of the rows' tokens that stay, the commonest first; 0.9999 where keep is not set either",
     )
     keep: Share | Positive | None = Field(None, description="tokens that stay at most: a share of all, or a number")
 
@@ -38,7 +39,9 @@ class Sparsity(Section):
 
     share: Share
     method: Literal["magnitude", "wanda", "sparsegpt"] = "wanda"
-    pattern: Literal["unstructured", "2:4"] = Field("unstructured", description="2:4: two of each four of a row's weights")
+    pattern: Literal["unstructured", "2:4"] = Field(
+        "unstructured", description="2:4: two of each four of a row's weights"
+    )
 
     @model_validator(mode="after")
     def half_of_four(self) -> Sparsity:

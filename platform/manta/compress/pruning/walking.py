@@ -34,7 +34,9 @@ def _step(loaded: Loaded, tokens: Any) -> Any:
     import torch
 
     with torch.no_grad():
-        return loaded.model(input_ids=tokens, use_cache=False)  # kept keys would be seen again by a block that runs twice
+        return loaded.model(
+            input_ids=tokens, use_cache=False
+        )  # kept keys would be seen again by a block that runs twice
 
 
 @contextlib.contextmanager

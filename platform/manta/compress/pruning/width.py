@@ -167,7 +167,7 @@ def _hidden(loaded: Loaded, rows: np.ndarray, count: int) -> Any:
 def _norms(loaded: Loaded) -> list[Any]:
     """Every norm over the hidden channels."""
     found, model = loaded.anatomy, loaded.model
-    outer = {name for name in found.outer_norms}
+    outer = set(found.outer_norms)
     named = dict(model.named_modules())
     prefix = model.base_model_prefix
     others = [

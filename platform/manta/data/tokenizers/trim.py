@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from manta.data.tokenizers.engines import byte_letters
@@ -25,13 +26,15 @@ class Spelling:
         described = json.loads(tokenizer_json)
         model: dict[str, Any] = described["model"]
         self.kind = model.get("type")
-        if self.kind not in TYPES or model.get("continuing_subword_prefix") and self.kind == "BPE":
+        if self.kind not in TYPES or (model.get("continuing_subword_prefix") and self.kind == "BPE"):
             raise InputError(
                 f"{SETTING}: a tokenizer of type {self.kind!r} cannot be trimmed: leave {SETTING} out, or name a model.source "
                 f"whose tokenizer.json is of type {', '.join(TYPES)}"
             )
         if model.get("end_of_word_suffix"):
-            raise InputError(f"{SETTING}: a tokenizer that marks the ends of words cannot be trimmed: leave {SETTING} out")
+            raise InputError(
+                f"{SETTING}: a tokenizer that marks the ends of words cannot be trimmed: leave {SETTING} out"
+            )
         self.ids = ids(described)
         self.size = max(self.ids.values()) + 1
         self.byte_fallback = bool(model.get("byte_fallback"))
@@ -54,11 +57,7 @@ class Spelling:
         parts = [part for letter in self.words[number] for part in self._letter(letter)]
         seen.update(parts)
         while True:
-            possible = [
-                (self.ranks[pair], place)
-                for place, pair in enumerate(zip(parts, parts[1:], strict=False))
-                if pair in self.ranks
-            ]
+            possible = [(self.ranks[pair], place) for place, pair in enumerate(pairwise(parts)) if pair in self.ranks]
             if not possible:
                 return {self.ids[part] for part in seen if part in self.ids}
             place = min(possible)[1]
@@ -120,7 +119,9 @@ def choose(spelling: Spelling, counts: Sequence[int], coverage: float | None, ke
         stays |= new
         covered += sum(weights.get(each, 0) for each in new)
     if len(stays) == len(spelling.ids):
-        raise InputError(f"{SETTING}: the text uses all {len(stays)} tokens: leave {SETTING} out, or set {SETTING}.keep")
+        raise InputError(
+            f"{SETTING}: the text uses all {len(stays)} tokens: leave {SETTING} out, or set {SETTING}.keep"
+        )
     return sorted(stays)
 
 
@@ -152,7 +153,9 @@ def trim(tokenizer_json: str, kept: Sequence[int]) -> str:
         described["padding"]["pad_id"] = new[described["padding"]["pad_id"]]
     text = json.dumps(described, ensure_ascii=False, indent=2)
     if Tokenizer.from_str(text).get_vocab(with_added_tokens=True) != wanted:
-        raise InputError(f"{SETTING}: added tokens lie between others in a way that cannot be numbered anew: leave it out")
+        raise InputError(
+            f"{SETTING}: added tokens lie between others in a way that cannot be numbered anew: leave it out"
+        )
     return text
 
 
