@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ def leave_out(loaded: Loaded, removed: set[int]) -> None:
         config.layer_types = [config.layer_types[number] for number in kept]
 
 
-def cut(loaded: Loaded, everywhere: Kept, each: list[Kept]) -> Loaded:
+def cut(loaded: Loaded, everywhere: Kept, each: Sequence[Kept]) -> Loaded:
     """The model with the channels that stay: those of `everywhere` (hidden, vocabulary) and, block by block, of `each`."""
     import torch
 

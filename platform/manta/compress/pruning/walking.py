@@ -44,7 +44,7 @@ def hooked(hooks: Sequence[tuple[Any, Callable[[Any, Any], None]]]) -> Iterator[
     """Call each function with (input, output) of its module whenever that has run; first elements where they are tuples."""
 
     def adapted(see: Callable[[Any, Any], None]) -> Any:
-        return lambda module, given, result: see(given[0], result[0] if isinstance(result, tuple) else result)
+        return lambda _, given, result: see(given[0], result[0] if isinstance(result, tuple) else result)
 
     handles = [module.register_forward_hook(adapted(see)) for module, see in hooks]
     try:
