@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -30,8 +32,15 @@ class Pair(NamedTuple):
     unseen: list[str]
 
 
+@functools.cache
+def engine(tokenizer_json: str) -> engines.Encode:
+    found = engines.build("tokenizers", tokenizer_json)
+    assert found is not None
+    return found
+
+
 def encode(tokenizer_json: str, text: str) -> list[int]:
-    return list(engines.build("tokenizers", tokenizer_json)(text))  # type: ignore[misc]
+    return list(engine(tokenizer_json)(text))
 
 
 @pytest.fixture(scope="module", params=["bpe", "wordpiece", "unigram"])
@@ -84,19 +93,23 @@ def bytewise(tmp_path_factory: pytest.TempPathFactory, tiny_corpus: Path) -> Pai
     return Pair(before, trim.trim(before, kept), kept, texts[:40], texts[40:])
 
 
+@functools.cache
+def reader(tokenizer_json: str) -> Tokenizer:
+    return Tokenizer.from_str(tokenizer_json)
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=80))
 def test_any_text_is_read_back(bytewise: Pair, text: str) -> None:
-    backend = Tokenizer.from_str(bytewise.after)
-    backend.encode_special_tokens = True
-    assert backend.decode(backend.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
+    backend = reader(bytewise.after)
+    assert backend.decode(encode(bytewise.after, text), skip_special_tokens=False) == text
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_text_of_what_stays_is_cut_as_before(bytewise: Pair, data: st.DataObject) -> None:
     """Texts made of pieces of the domain, in any order: wherever the old tokens all stay, the new ones are the same."""
-    words = sorted({word for text in bytewise.texts for word in text.split(" ")})
+    words = sorted({word for text in bytewise.texts[:20] for word in text.split(" ")})
     text = " ".join(data.draw(st.lists(st.sampled_from(words), max_size=12)))
     old = encode(bytewise.before, text)
     if set(old) <= set(bytewise.kept):
@@ -139,9 +152,15 @@ def test_a_lost_token_is_spelt_by_what_is_left(pair: Pair) -> None:
     lost = [word for word, number in trim.ids(json.loads(pair.before)).items() if number not in set(pair.kept)]
     known = {number: word for word, number in trim.ids(json.loads(pair.after)).items()}
     for word, found in trim.pieces(pair.after, lost).items():
-        spelt = "".join(known[number] for number in found)
-        bare = spelt.replace("##", "") if "WordPiece" in pair.after else spelt
-        assert bare == word.removeprefix("##") or known[found[0]].startswith(("<0x", "[UNK]")), word
+        spelt = b"".join(_bytes(known[number]) for number in found)
+        assert spelt in (_bytes(word), b"[UNK]"), word
+
+
+def _bytes(token: str) -> bytes:
+    """What a token stands for: a byte by its name, or letters, a continued word's without their mark."""
+    if re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+        return bytes([int(token[3:5], 16)])
+    return token.removeprefix("##").encode()
 
 
 def test_what_cannot_be_trimmed_is_refused(bytewise: Pair) -> None:
