@@ -66,7 +66,7 @@ def test_every_id_is_the_new_one(trimmed: Trimmed) -> None:
         assert getattr(target, role) == after[role]
     config = json.loads((trimmed.target / "config.json").read_text())
     assert config["vocab_size"] == len(trimmed.kept) == len(target)
-    said = [{"role": "user", "content": "Return the value."}]
+    said = [{"role": "user", "content": ""}]
     asked = [each.apply_chat_template(said, add_generation_prompt=True)["input_ids"] for each in (source, target)]
     assert [trimmed.kept[number] for number in asked[1]] == asked[0]
     assert (trimmed.target / "chat_template.jinja").read_bytes() == (
