@@ -138,6 +138,17 @@ def test_the_commonest_stay_with_all_they_are_made_of(bytewise: Pair) -> None:
     assert sum(count > gone for count in counts.values()) > 100
 
 
+def test_room_that_is_left_goes_to_the_first_merges(bytewise: Pair) -> None:
+    """Of tokens that the text does not use those with the lowest ids stay."""
+    spelling = trim.Spelling(bytewise.before)
+    counts = Counter(number for text in bytewise.texts[:2] for number in encode(bytewise.before, text))
+    kept = trim.choose(spelling, [counts[number] for number in range(spelling.size)], None, 800)
+    assert set(counts) <= set(kept)
+    unused = sorted(set(kept) - set(counts) - spelling.always)
+    assert len(kept) > 790
+    assert set(range(unused[-1])) <= set(kept)
+
+
 def test_coverage_is_reached_and_no_more(bytewise: Pair) -> None:
     spelling = trim.Spelling(bytewise.before)
     counts = Counter(number for text in bytewise.texts for number in encode(bytewise.before, text))
@@ -169,7 +180,7 @@ def test_what_cannot_be_trimmed_is_refused(bytewise: Pair) -> None:
         InputError, match=r"compress\.vocabulary\.keep = 10: special tokens and the alphabet alone are 26\d"
     ):
         trim.choose(spelling, [1] * spelling.size, None, 10)
-    with pytest.raises(InputError, match=r"uses all 1500 tokens"):
+    with pytest.raises(InputError, match=r"all 1500 tokens would stay"):
         trim.choose(spelling, [1] * spelling.size, 1.0, None)
     with pytest.raises(InputError, match="type 'WordLevel' cannot be trimmed"):
         trim.Spelling(json.dumps({"model": {"type": "WordLevel", "vocab": {}}}))

@@ -99,8 +99,9 @@ def choose(spelling: Spelling, counts: Sequence[int], coverage: float | None, ke
     """The ids that stay, ascending: the commonest, each with all that it requires.
 
     `counts[id]` is how often a token stands in the text. They stay until `coverage` of what the counts add up to is
-    reached (special tokens aside: padding says nothing), or until one more would make them more than `keep`. Raises
-    InputError if `keep` is fewer than what always stays, or nothing would go.
+    reached (special tokens aside: padding says nothing), or until one more would make them more than `keep`. Tokens that
+    the text does not use come last, the lowest id first: tokenizers number what was common where they were trained before
+    what was rare. Raises InputError if `keep` is fewer than what always stays, or nothing would go.
     """
     if keep is not None and keep < len(spelling.always):
         raise InputError(
@@ -110,7 +111,7 @@ def choose(spelling: Spelling, counts: Sequence[int], coverage: float | None, ke
     weights = {number: count for number, count in weights.items() if number in spelling.words}
     stays = set(spelling.always)
     total, covered = sum(weights.values()), sum(weights.get(number, 0) for number in stays)
-    for number in sorted(weights, key=lambda number: (-weights[number], number)):
+    for number in sorted(spelling.words, key=lambda number: (-weights.get(number, 0), number)):
         if coverage is not None and covered >= coverage * total:
             break
         new = spelling.requires(number) - stays
@@ -120,7 +121,7 @@ def choose(spelling: Spelling, counts: Sequence[int], coverage: float | None, ke
         covered += sum(weights.get(each, 0) for each in new)
     if len(stays) == len(spelling.ids):
         raise InputError(
-            f"{SETTING}: the text uses all {len(stays)} tokens: leave {SETTING} out, or set {SETTING}.keep"
+            f"{SETTING}: all {len(stays)} tokens would stay: leave {SETTING} out, or set a lower {SETTING}.keep"
         )
     return sorted(stays)
 
