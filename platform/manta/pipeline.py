@@ -84,7 +84,7 @@ KEY_FIGURES = {
     "pretrain": ("parameters", "tokens", "final_loss", "validation_loss", "tokens_per_second"),
     "finetune": ("steps", "final_loss", "validation_loss", "validation_score"),
     "tune": ("trials", "best_trial", "validation_loss", "validation_score"),
-    "compress": ("scheme", "size_ratio"),
+    "compress": ("vocab_size", "layers", "scheme", "size_ratio", "sparsity_gain"),
     "evaluate": ("perplexity", "perplexity_recovery", "score", "score_recovery", "passed"),
     "serve": ("answer", "ready_seconds"),
 }

@@ -37,6 +37,8 @@ def check(recipe: CompressRecipe, inputs: dict[str, Resolved]) -> None:
             f"model.source = {source.ref!r} is quantised already ({config['quantization_config'].get('quant_method')}): "
             "name the model it was made from"
         )
+    if config:
+        parts.check(recipe.compress.parts, config, Folder(model_url(source)))
     if recipe.compress.calibration is not None:
         shards = inputs["compress.calibration.shards"]
         calibration.check(recipe.compress.calibration, shards.path, config.get("max_position_embeddings"))
@@ -86,7 +88,7 @@ def _compress(
         figures: dict[str, Any] = {}
         for number, (name, settings) in enumerate(wanted, start=1):
             place = MODEL if number == len(wanted) else f"work/{name}"
-            figures |= _part(name, settings, at, folder, place, rows, mailbox)
+            figures |= _part(name, settings, at, folder, place, _seen(name, shards, rows, at), mailbox)
             at = opened.enter_context(folder.local(place))
         size, base_size = weight_bytes(at), weight_bytes(base)
         parameters = num_parameters(model_config(str(at)))
@@ -110,6 +112,16 @@ def _rows(recipe: CompressRecipe, shards: Resolved | None, base: Path) -> np.nda
         return None
     check_vocabulary(Folder(shards.path), Folder(base))
     return calibration.rows(recipe.compress.calibration, shards.path, recipe.seed)
+
+
+def _seen(name: str, shards: Resolved | None, rows: np.ndarray | None, at: Path) -> np.ndarray | None:
+    """What a part looks at: the calibration rows, in the ids of the model that it is given, or what it takes of the shards."""
+    from manta.data.respell import respelt
+
+    if rows is None or shards is None:
+        return None
+    look = parts.PARTS[name].look
+    return look(Folder(shards.path)) if look is not None else respelt(rows, Folder(shards.path), Folder(at))
 
 
 def _part(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from manta.data.respell import check_vocabulary
 from manta.data.shards import COLUMN, Shard, load_index, read_rows
-from manta.errors import InputError
 from manta.storage import Folder
 
 if TYPE_CHECKING:
     import numpy as np
+
+__all__ = ["check_vocabulary", "locate", "sample_documents", "sample_rows", "token_counts"]
 
 
 def locate(rows: Sequence[int], shards: Sequence[Shard]) -> dict[str, list[tuple[int, int]]]:
@@ -64,25 +65,12 @@ def sample_documents(folder: Folder, split: str, count: int, seed: int) -> list[
     return found
 
 
-def check_vocabulary(folder: Folder, model: Folder) -> None:
-    """Raise InputError unless the token ids of the prepared `folder` mean the same to the model's own tokenizer.
+def token_counts(folder: Folder, split: str) -> np.ndarray:
+    """How often each token stands in the rows of a split: (vocabulary,) int64. Reads one shard at a time."""
+    import numpy as np
 
-    `model` is a Hugging Face directory. Only tokenizer.json can tell: models without one are taken on trust.
-    """
-    if not model.exists("tokenizer.json"):
-        return
-    words, known = _vocabulary(folder, "tokenizer/tokenizer.json"), _vocabulary(model, "tokenizer.json")
-    strange = [word for word, number in words.items() if known.get(word) != number]
-    if strange:
-        raise InputError(
-            f"{folder.url} was prepared with another tokenizer than that of {model.url}: {len(strange)} of {len(words)} tokens differ "
-            f"(such as {strange[0]!r}): prepare the text with tokenizer.source set to this model"
-        )
-
-
-def _vocabulary(folder: Folder, name: str) -> dict[str, int]:
-    """Token -> id of a tokenizer.json, special tokens included. Unigram models list their tokens by id."""
-    content = json.loads(folder.read_text(name))
-    listed = content["model"]["vocab"]
-    vocabulary = dict(listed) if isinstance(listed, dict) else {word: number for number, (word, _) in enumerate(listed)}
-    return vocabulary | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    index = load_index(folder)
+    counts = np.zeros(index.vocab_size, dtype=np.int64)
+    for shard in index.splits.get(split, ()):
+        counts += np.bincount(read_rows(folder, shard.path).reshape(-1), minlength=index.vocab_size)
+    return counts

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from manta.artifact import Resolved
-from manta.data.sample import check_vocabulary, sample_documents
+from manta.data.respell import respeller
+from manta.data.sample import sample_documents
 from manta.errors import InputError
 from manta.evaluate import asking, comparing, copies, engines, labelling
 from manta.evaluate.engines import Engine
@@ -71,7 +72,7 @@ def _measure(
 
     settings = recipe.evaluate
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    rows = _rows(recipe, model, inputs)
+    rows, tokens = _rows(recipe, model, inputs, note)
     chosen = _chosen(recipe, inputs)
     asked = _questions(recipe, model, tokenizer, chosen)
     again = trial.again(recipe, inputs, chosen)
@@ -85,7 +86,6 @@ def _measure(
         engine = engines.load(settings.engine, model, settings.dtype, longest)
         note(f"loaded into {settings.engine}")
     nll = engine.nll(rows) if rows else []
-    tokens = [len(row) - 1 for row in rows]
     if nll:
         note(f"perplexity {perplexity(nll, tokens):.4g} over {sum(tokens):,} tokens")
     predictions = _answers(recipe, engine, tokenizer, asked)
@@ -101,12 +101,25 @@ def _measure(
     }
 
 
-def _rows(recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved]) -> list[list[int]]:
+def _rows(
+    recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], note: Any
+) -> tuple[list[list[int]], list[int]]:
+    """The rows in this model's ids, and how many tokens of the shards' own each predicts.
+
+    A vocabulary that was trimmed may spell a row in more tokens; their likelihood is still counted by the shards' tokens,
+    so that the perplexities of a model and of its base are of the same text.
+    """
     if not recipe.evaluate.perplexity_rows or "data.shards" not in inputs:
-        return []
+        return [], []
     shards = Folder(inputs["data.shards"].path)
-    check_vocabulary(shards, Folder(model))
-    return sample_documents(shards, SPLIT, recipe.evaluate.perplexity_rows, recipe.seed)
+    spell = respeller(shards, Folder(model))
+    rows = sample_documents(shards, SPLIT, recipe.evaluate.perplexity_rows, recipe.seed)
+    tokens = [len(row) - 1 for row in rows]
+    if spell is not None:
+        rows = [spell(row) for row in rows]
+        longer = sum(len(row) - 1 for row in rows) / max(1, sum(tokens))
+        note(f"its trimmed vocabulary spells the rows in {longer:.4f} times as many tokens")
+    return rows, tokens
 
 
 def _chosen(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> list[dict[str, Any]]:

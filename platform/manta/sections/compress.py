@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from manta.sections.base import Fraction, Positive, Section, Shards
+from manta.sections.prune import Prune, Vocabulary
 
 
 class Calibration(Section):
@@ -34,18 +35,26 @@ class CompressSettings(Section):
     """What is left out is not done."""
 
     calibration: Calibration | None = Field(None, description="rows for the parts that look at data")
+    vocabulary: Vocabulary | None = None
+    prune: Prune | None = None
     quantise: Quantise | None = None
 
     @property
     def parts(self) -> dict[str, Section]:
         """Name -> settings of what is to be done, in order."""
-        found = {"quantise": self.quantise}
+        found: dict[str, Section | None] = {
+            "vocabulary": self.vocabulary,
+            "prune": self.prune,
+            "quantise": self.quantise,
+        }
         return {name: part for name, part in found.items() if part is not None}
 
     @model_validator(mode="after")
     def what_fits(self) -> CompressSettings:
         if not self.parts:
-            raise ValueError("nothing is to be done: set compress.quantise (`quantise: {}` for int8 by GPTQ)")
+            raise ValueError(
+                "nothing is to be done: set compress.quantise (`quantise: {}` for int8 by GPTQ), compress.prune or compress.vocabulary"
+            )
         reading = [name for name, part in self.parts.items() if getattr(part, "reads_rows", False)]
         if reading and self.calibration is None:
             raise ValueError(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from manta.artifact import Resolved
-from manta.data.sample import check_vocabulary, sample_documents
+from manta.data.respell import respeller
+from manta.data.sample import sample_documents
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
 from manta.tasks import ANSWERING, TASKS, examples
@@ -91,9 +92,9 @@ def rows(recipe: EvaluateRecipe, inputs: dict[str, Resolved], model: Folder) -> 
     if "data.shards" not in inputs:
         return []
     shards = Folder(inputs["data.shards"].path)
-    check_vocabulary(shards, model)
+    spell = respeller(shards, model) or list
     found = sample_documents(shards, SPLIT, ROWS, recipe.seed)[:ROWS]
-    return [Probe(f"row {place + 1}", ids=tuple(row)) for place, row in enumerate(found)]
+    return [Probe(f"row {place + 1}", ids=tuple(spell(row))) for place, row in enumerate(found)]
 
 
 def labelled(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> list[Probe]:
