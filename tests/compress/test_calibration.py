@@ -44,9 +44,25 @@ def test_the_seed_decides(shards: str) -> None:
 
 def test_batches_hold_the_rows_in_order(shards: str) -> None:
     rows = calibration.rows(settings(10, 8), shards, seed=1)
-    batches = [batch["input_ids"] for batch in calibration.loader(rows)]
+    batches = [batch["input_ids"] for batch in calibration.batches(rows)]
     assert [len(batch) for batch in batches] == [4, 4, 2]
     assert (np.concatenate([batch.numpy() for batch in batches]) == rows).all()
+
+
+def test_padding_behind_a_row_is_masked(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "rows")
+    ids = np.arange(1, 25, dtype=np.int32).reshape(3, 8)
+    columns = {"input_ids": ids, "length": np.array([3, 5, 2], dtype=np.int32)}
+    shard = write_shard(folder, "train/0.parquet", columns)
+    split = {"train": (shard,)}
+    save_index(folder, Index(8, 30, 0, None, 0, split, columns=tuple(columns), padded=("input_ids",)))
+    rows = calibration.rows(settings(3, 8), folder.url, seed=0)
+    assert sorted((row >= 0).sum() for row in rows) == [2, 3, 5]
+    [batch] = calibration.batches(rows)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 5)  # cut to the longest
+    for row, tokens, mask in zip(rows, batch["input_ids"].numpy(), batch["attention_mask"].numpy(), strict=True):
+        assert tokens[mask == 1].tolist() == row[row >= 0].tolist()
+        assert (tokens >= 0).all()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ FIGURES = "work/figures.json"  # written once model/ is whole: what a run that b
 
 def check(recipe: CompressRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for a model that is compressed already, and for calibration rows that do not fit it."""
-    from manta.compress import calibration
+    from manta.compress import calibration, lineage
     from manta.models.load import model_config, model_url
 
     source = inputs["model.source"]
@@ -37,11 +37,14 @@ def check(recipe: CompressRecipe, inputs: dict[str, Resolved]) -> None:
             f"model.source = {source.ref!r} is quantised already ({config['quantization_config'].get('quant_method')}): "
             "name the model it was made from"
         )
-    if recipe.compress.calibration is not None:
-        shards = inputs["compress.calibration.shards"]
-        calibration.check(recipe.compress.calibration, shards.path, config.get("max_position_embeddings"))
-        if config:
-            check_vocabulary(Folder(shards.path), Folder(model_url(source)))
+    if (wanted := recipe.compress.rows) is None:
+        return
+    chosen = inputs.get("compress.calibration.shards")
+    shards = chosen.path if chosen is not None else lineage.find(source).shards
+    if shards is not None:
+        calibration.check(wanted, shards, config.get("max_position_embeddings"))
+    if config and chosen is not None:
+        check_vocabulary(Folder(chosen.path), Folder(model_url(source)))
 
 
 def run(recipe: CompressRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
@@ -66,8 +69,10 @@ def run(recipe: CompressRecipe, draft: Draft, progress: Progress) -> dict[str, A
 
 def describe(recipe: CompressRecipe) -> str:
     """What is about to be done, in a sentence."""
-    rows = recipe.compress.calibration
-    seen = f" (calibrated on {rows.samples} x {rows.seq_len} tokens)" if rows is not None else ""
+    rows = recipe.compress.rows
+    seen = "" if rows is None else f" (calibrated on {rows.samples} x {rows.seq_len} tokens)"
+    if rows is not None and rows.samples == "auto":
+        seen = f" (calibrated on as many rows of {rows.seq_len} tokens as it takes)"
     return parts.describe(recipe.compress.parts) + seen
 
 
@@ -81,7 +86,7 @@ def _compress(
     started = time.monotonic()
     wanted = list(recipe.compress.parts.items())
     with model_folder(source) as base, contextlib.ExitStack() as opened:
-        rows = _rows(recipe, shards, base)
+        rows = _rows(recipe, source, shards, folder, base)
         at = base
         figures: dict[str, Any] = {}
         for number, (name, settings) in enumerate(wanted, start=1):
@@ -97,19 +102,25 @@ def _compress(
         "size_bytes": size,
         "base_size_bytes": base_size,
         "size_ratio": round(size / base_size, 4),
-        "calibration_tokens": 0 if rows is None else int(rows.size),
+        "calibration_tokens": 0 if rows is None else int((rows >= 0).sum()),
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
     }
 
 
-def _rows(recipe: CompressRecipe, shards: Resolved | None, base: Path) -> np.ndarray | None:
-    from manta.compress import calibration
+def _rows(
+    recipe: CompressRecipe, source: Resolved, shards: Resolved | None, folder: Folder, base: Path
+) -> np.ndarray | None:
+    from manta.compress import calibration, lineage
 
-    if recipe.compress.calibration is None or shards is None:
+    if (wanted := recipe.compress.rows) is None:
         return None
-    check_vocabulary(Folder(shards.path), Folder(base))
-    return calibration.rows(recipe.compress.calibration, shards.path, recipe.seed)
+    if shards is not None:
+        check_vocabulary(Folder(shards.path), Folder(base))
+    place = shards.path if shards is not None else lineage.rows(lineage.find(source), base, folder)
+    calibration.check(wanted, place, None)
+    rows = calibration.rows(wanted, place, recipe.seed)
+    return rows[: calibration.enough(base, rows)] if wanted.samples == "auto" else rows
 
 
 def _part(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from manta.compress import blocks, scaling
-from manta.compress.blocks import Chunk, Reading
-from manta.compress.gptq import gptq
-from manta.compress.grids import fit, nearest, refit, values
-from manta.compress.packing import Coded, coded
-from manta.compress.schemes import Scheme, rounded_inputs
+from manta.compress.quantising import blocks, scaling
+from manta.compress.quantising.blocks import Chunk, Reading
+from manta.compress.quantising.gptq import gptq
+from manta.compress.quantising.grids import fit, nearest, refit, values
+from manta.compress.quantising.packing import Coded, coded
+from manta.compress.quantising.schemes import Scheme, rounded_inputs
 
 Report = Callable[[int, int], None]  # called with (blocks done, blocks)
 
@@ -65,20 +65,21 @@ def with_rows(
     prefix, found_blocks = blocks.blocks(model)
     head = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
     found: dict[str, Coded] = {}
+    dtype = blocks.fast_dtype()
     for number, block in enumerate(found_blocks):
         dtypes = {name: tensor.dtype for name, tensor in block.named_parameters()}
         block.float()
         own = {
             name: schemes[full] for name in blocks.linears(block) if (full := f"{prefix}.{number}.{name}") in schemes
         }
-        readings = blocks.observe(block, chunks)
+        readings = blocks.observe(block, chunks, dtype)
         if way.scales is not None:
             kept_as = dtypes[next(iter(dtypes))]
             scaling.move(block, readings, own, *way.scales, chunks[0], kept_as, head)
         for name, made in _quantised(block, readings, own, way).items():
             found[f"{prefix}.{number}.{name}"] = made
         del readings
-        _advance(block, chunks, own)
+        _advance(block, chunks, own, dtype)
         for name, layer in blocks.linears(block).items():
             if name in own:
                 _drop(layer)
@@ -109,7 +110,9 @@ def _quantised(
     return found
 
 
-def _advance(block: torch.nn.Module, chunks: Sequence[Chunk], schemes: Mapping[str, Scheme]) -> None:
+def _advance(
+    block: torch.nn.Module, chunks: Sequence[Chunk], schemes: Mapping[str, Scheme], dtype: torch.dtype
+) -> None:
     """Put the rows through the quantised block, its layers' inputs rounded as they will be while the model runs."""
 
     def rounding(scheme: Scheme) -> Any:
@@ -118,7 +121,7 @@ def _advance(block: torch.nn.Module, chunks: Sequence[Chunk], schemes: Mapping[s
     layers = blocks.linears(block)
     hooks = [layers[name].register_forward_pre_hook(rounding(scheme)) for name, scheme in schemes.items()]
     try:
-        blocks.advance(block, chunks)
+        blocks.advance(block, chunks, dtype)
     finally:
         for hook in hooks:
             hook.remove()

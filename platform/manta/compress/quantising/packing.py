@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from manta.compress.schemes import Scheme, config_group
+from manta.compress.quantising.schemes import Scheme, config_group
 
 PER_WORD = 8  # int4 codes in an int32
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from manta.compress.grids import Grid
+from manta.compress.quantising.grids import Grid
 
 GROUPS = (128, 64, 32)  # columns of a group that GPUs' kernels know; the largest that divides a layer's inputs
 

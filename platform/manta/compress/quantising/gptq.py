@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from manta.compress.grids import Grid, rounded
+from manta.compress.quantising.grids import Grid, rounded
 
 BLOCK = 96  # columns between two updates of all that follow
 DAMPENING = 0.01  # of the mean of the Hessian's diagonal: keeps rarely used directions from being moved without bound

@@ -1,13 +1,15 @@
 """A model block by block: what each linear layer reads, over calibration rows, and what a block makes of it.
 
 Only one block is in float32 at a time; the stream between blocks is kept for all rows, everything else for a few rows at a
-time, so memory beyond the model's does not grow with its depth, and work grows linearly with it.
+time, so memory beyond the model's does not grow with its depth, and work grows linearly with it. Rows run through blocks
+in `ARITHMETIC`: bf16 where the processor multiplies it itself, several times faster than float32 and what will be served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,13 +101,21 @@ def _floating(value: Any) -> Any:
     return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
-def forward(block: torch.nn.Module, chunk: Chunk) -> torch.Tensor:
-    """What a block makes of a chunk: (rows, seq, width)."""
-    made = block(chunk.hidden, **chunk.others)
-    return made[0] if isinstance(made, tuple) else made
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where this processor multiplies it itself (AVX512-BF16, AMX), else float32."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
-def observe(block: torch.nn.Module, chunks: Sequence[Chunk]) -> list[Reading]:
+def forward(block: torch.nn.Module, chunk: Chunk, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What a block makes of a chunk, (rows, seq, width) float32: with its matrix products in `dtype`, all else in float32."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        made = block(chunk.hidden, **chunk.others)
+    made = made[0] if isinstance(made, tuple) else made
+    return made.float()
+
+
+def observe(block: torch.nn.Module, chunks: Sequence[Chunk], dtype: torch.dtype) -> list[Reading]:
     """Run all chunks through a block and sum up what its linear layers read, once for those that read the same."""
     own = linears(block)
     groups = _sharing(block, chunks[0], own)
@@ -121,7 +131,7 @@ def observe(block: torch.nn.Module, chunks: Sequence[Chunk]) -> list[Reading]:
     def hook(reading: Reading) -> Any:
         def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             seen = args[0] if real[0] is None else args[0][real[0]]
-            _add(reading, seen.reshape(-1, seen.shape[-1]), every)
+            _add(reading, seen.reshape(-1, seen.shape[-1]).float(), every)
             if module is last:  # what comes after it is of no interest
                 raise _Stop
 
@@ -132,7 +142,7 @@ def observe(block: torch.nn.Module, chunks: Sequence[Chunk]) -> list[Reading]:
         for chunk in chunks:
             real[0] = chunk.real
             try:
-                forward(block, chunk)
+                forward(block, chunk, dtype)
             except _Stop:
                 continue
     finally:
@@ -192,10 +202,10 @@ def first_row(value: Any, rows: int) -> Any:
     return value[:1] if isinstance(value, torch.Tensor) and value.ndim and value.shape[0] == rows else value
 
 
-def advance(block: torch.nn.Module, chunks: Sequence[Chunk]) -> None:
+def advance(block: torch.nn.Module, chunks: Sequence[Chunk], dtype: torch.dtype) -> None:
     """Put all chunks through a block: they become what the next one reads."""
     for chunk in chunks:
-        chunk.hidden = forward(block, chunk)
+        chunk.hidden = forward(block, chunk, dtype)
 
 
 def names(model: Any) -> Iterator[tuple[str, torch.nn.Linear]]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from manta.compress.blocks import Chunk, Reading, first_row, forward, linears
-from manta.compress.grids import fit, nearest, values
-from manta.compress.schemes import Scheme, rounded_inputs
+from manta.compress.quantising.blocks import Chunk, Reading, first_row, forward, linears
+from manta.compress.quantising.grids import fit, nearest, values
+from manta.compress.quantising.schemes import Scheme, rounded_inputs
 from manta.errors import InputError
 
 # A layer whose inputs are another's outputs, times numbers that do not matter: by the ends of their names.
