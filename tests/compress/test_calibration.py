@@ -79,3 +79,19 @@ def test_rows_that_do_not_exist_are_refused(
     calibration.check(settings(12, 8), shards, 8)
     with pytest.raises(InputError, match=remedy):
         calibration.check(settings(samples, seq_len), shards, positions)
+
+
+def test_samples_are_doubled_until_more_of_them_change_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one kind are soon enough; where every row is of another kind, all are taken."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=128, **sizes)).save_pretrained(tmp_path)
+    monkeypatch.setattr(calibration, "FIRST", 4)
+    alike = np.tile(np.arange(16, dtype=np.int32), (32, 1))
+    assert calibration.enough(tmp_path, alike) == 8
+    different = np.repeat(np.arange(32, dtype=np.int32) * 4, 16).reshape(32, 16)
+    assert calibration.enough(tmp_path, different) > 8
+    assert calibration.enough(tmp_path, alike[:3]) == 3

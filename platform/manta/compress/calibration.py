@@ -81,9 +81,10 @@ def enough(folder: Path, sample: np.ndarray) -> int:
     """
     import torch
 
+    from manta.compress.quantising import blocks
     from manta.models.load import load
 
-    model = load(folder, "bf16").eval()
+    model = load(folder, "bf16" if blocks.fast_dtype() is torch.bfloat16 else "fp32").eval()
     sums: dict[str, torch.Tensor] = {}
     real: list[torch.Tensor | None] = [None]
 
