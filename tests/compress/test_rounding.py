@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -163,3 +165,24 @@ def test_hessians_of_several_chunks_are_those_of_all_rows() -> None:
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one.hessian, other.hessian, atol=1e-5)
         assert torch.allclose(one.mean, other.mean, atol=1e-6)
+
+
+def test_weights_that_are_dropped_leave_memory(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from manta.compress.quantising.memory import release
+
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile:")) * 1024
+
+    save_file({"a": torch.ones(4 << 20), "b": torch.full((4 << 20,), 2.0)}, tmp_path / "m.safetensors")
+    found = load_file(tmp_path / "m.safetensors")
+    assert float(found["a"].sum() + found["b"].sum()) == 3 * (4 << 20)  # all pages were touched
+    before = resident()
+    release(found["a"])
+    assert before - resident() > 15 << 20
+    assert float(found["b"].sum()) == 2 * (4 << 20)
+    heap = torch.ones(1 << 20)
+    release(heap)  # no file behind it: it stays what it is
+    assert float(heap.sum()) == 1 << 20

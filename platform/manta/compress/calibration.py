@@ -99,7 +99,8 @@ def enough(folder: Path, sample: np.ndarray) -> int:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_pre_hook(watch(name))
-    count, tokens, before = 0, 0, {}
+    before: dict[str, torch.Tensor] = {}
+    count, tokens = 0, 0
     upto = FIRST
     while upto <= len(sample):
         with torch.inference_mode():

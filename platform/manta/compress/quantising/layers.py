@@ -12,6 +12,7 @@ from manta.compress.quantising import blocks, scaling
 from manta.compress.quantising.blocks import Chunk, Reading
 from manta.compress.quantising.gptq import gptq
 from manta.compress.quantising.grids import fit, nearest, refit, values
+from manta.compress.quantising.memory import release
 from manta.compress.quantising.packing import Coded, coded
 from manta.compress.quantising.schemes import Scheme, rounded_inputs
 
@@ -68,7 +69,7 @@ def with_rows(
     dtype = blocks.fast_dtype()
     for number, block in enumerate(found_blocks):
         dtypes = {name: tensor.dtype for name, tensor in block.named_parameters()}
-        block.float()
+        _to_float(block)
         own = {
             name: schemes[full] for name in blocks.linears(block) if (full := f"{prefix}.{number}.{name}") in schemes
         }
@@ -127,6 +128,16 @@ def _advance(
             hook.remove()
 
 
+def _to_float(block: torch.nn.Module) -> None:
+    """A block in float32; what it was before leaves memory."""
+    for parameter in block.parameters():
+        before = parameter.data
+        parameter.data = before.float()
+        if before.dtype is not torch.float32:
+            release(before)
+
+
 def _drop(layer: torch.nn.Linear) -> None:
     """Forget a weight that is coded: the memory of a model shrinks as it is quantised."""
+    release(layer.weight.data)
     layer.weight = torch.nn.Parameter(torch.empty(0, dtype=layer.weight.dtype), requires_grad=False)
