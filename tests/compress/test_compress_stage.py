@@ -41,6 +41,19 @@ def test_rows_are_asked_for_exactly_where_they_are_looked_at() -> None:
         recipe_of("compress.quantise.algorithm=rtn")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["algorithm=awq", "smoothquant=0.5"], r"set compress\.quantise\.smoothquant=null or algorithm=gptq"),
+        (["group_size=64"], r"set compress\.quantise\.group_size=null"),
+        (["mixed={size_ratio: 0.5}", "scheme=w4a16"], r"leave compress\.quantise\.scheme out"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides: list[str], remedy: str) -> None:
+    with pytest.raises(RecipeError, match=remedy):
+        recipe_of(*(f"compress.quantise.{each}" for each in overrides))
+
+
 def test_every_choice_of_the_schema_has_its_function() -> None:
     fields = Quantise.model_fields
     assert set(quantise.ROUNDING) == set(fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]

@@ -28,8 +28,12 @@ def model(kind: str = "llama", heads: int = 2):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("heads", [4, 2])
-@pytest.mark.parametrize(("made", "tried"), [(scaling.awq, scaling.STRENGTHS), (scaling.smoothquant, (0.8,))])
-def test_moved_scales_change_no_output(made: scaling.Candidate, tried: tuple[float, ...], heads: int) -> None:
+@pytest.mark.parametrize(
+    "tried",
+    [scaling.SEARCHED_AWQ, ((scaling.smoothquant, 0.8),), ((scaling.by_mean, 0.6),)],
+    ids=["awq", "most", "mean"],
+)
+def test_moved_scales_change_no_output(tried: tuple[scaling.Candidate, ...], heads: int) -> None:
     found = model(heads=heads)
     rows = torch.randint(50, (4, 16), generator=torch.Generator().manual_seed(1))
     before = found(input_ids=rows).logits
@@ -38,7 +42,7 @@ def test_moved_scales_change_no_output(made: scaling.Candidate, tried: tuple[flo
     for block in blocks.blocks(found)[1]:
         readings = blocks.observe(block, chunks, torch.float32)
         schemes = {name: SCHEMES["w4a16"](layer.in_features, 32) for name, layer in blocks.linears(block).items()}
-        scaling.move(block, readings, schemes, made, tried, chunks[0], torch.float32, 8)
+        scaling.move(block, readings, schemes, tried, chunks[0], torch.float32, 8)
         again = blocks.observe(block, chunks, torch.float32)
         for one, other in zip(readings, again, strict=True):  # what was measured moved along
             assert torch.allclose(one.hessian, other.hessian, rtol=1e-3, atol=1e-5 * float(other.hessian.max()))
@@ -57,7 +61,7 @@ def test_norms_that_are_no_plain_factors_are_refused() -> None:
     readings = blocks.observe(block, chunks, torch.float32)
     schemes = {name: SCHEMES["w8a8"](layer.in_features, None) for name, layer in blocks.linears(block).items()}
     with pytest.raises(InputError, match="scales cannot be moved"):
-        scaling.move(block, readings, schemes, scaling.smoothquant, (0.8,), chunks[0], torch.float32, 8)
+        scaling.move(block, readings, schemes, ((scaling.smoothquant, 0.8),), chunks[0], torch.float32, 8)
 
 
 def test_a_choice_is_the_cheapest_that_fits() -> None:

@@ -24,7 +24,6 @@ Report = Callable[[int, int], None]  # called with (blocks done, blocks)
 
 # algorithm -> how weights are rounded, once scales have been moved
 ROUNDING = {"rtn": "nearest", "gptq": "gptq", "awq": "nearest"}
-SMOOTHING = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # strengths that `smoothquant: search` tries; 0 moves nothing
 
 
 def describe(settings: Quantise) -> str:
@@ -105,9 +104,11 @@ def way(settings: Quantise) -> Way:
     from manta.compress.quantising import scaling
     from manta.compress.quantising.layers import Way
 
+    scales: tuple[scaling.Candidate, ...] = ()
     if settings.algorithm == "awq":
-        return Way(ROUNDING["awq"], (scaling.awq, scaling.STRENGTHS))
-    if settings.smoothquant is None:
-        return Way(ROUNDING[settings.algorithm])
-    tried = SMOOTHING if settings.smoothquant == "search" else (settings.smoothquant,)
-    return Way(ROUNDING[settings.algorithm], (scaling.smoothquant, tried))
+        scales = scaling.SEARCHED_AWQ
+    elif settings.smoothquant == "search":
+        scales = scaling.SEARCHED_SMOOTHQUANT
+    elif settings.smoothquant is not None:
+        scales = ((scaling.smoothquant, settings.smoothquant),)
+    return Way(ROUNDING[settings.algorithm], scales)

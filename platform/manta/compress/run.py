@@ -86,7 +86,7 @@ def _compress(
     started = time.monotonic()
     wanted = list(recipe.compress.parts.items())
     with model_folder(source) as base, contextlib.ExitStack() as opened:
-        rows = _rows(recipe, source, shards, folder, base)
+        rows = _rows(recipe, _place(recipe, source, shards, folder, base), base)
         at = base
         figures: dict[str, Any] = {}
         for number, (name, settings) in enumerate(wanted, start=1):
@@ -108,16 +108,24 @@ def _compress(
     }
 
 
-def _rows(
-    recipe: CompressRecipe, source: Resolved, shards: Resolved | None, folder: Folder, base: Path
-) -> np.ndarray | None:
-    from manta.compress import calibration, lineage
+def _place(recipe: CompressRecipe, source: Resolved, shards: Resolved | None, folder: Folder, base: Path) -> str | None:
+    """Where the calibration rows are: the shards that the recipe names, or what the model was trained on."""
+    from manta.compress import lineage
 
-    if (wanted := recipe.compress.rows) is None:
+    if recipe.compress.rows is None:
         return None
-    if shards is not None:
-        check_vocabulary(Folder(shards.path), Folder(base))
-    place = shards.path if shards is not None else lineage.rows(lineage.find(source), base, folder)
+    if shards is None:
+        return lineage.rows(lineage.find(source), base, folder)
+    check_vocabulary(Folder(shards.path), Folder(base))
+    return shards.path
+
+
+def _rows(recipe: CompressRecipe, place: str | None, base: Path) -> np.ndarray | None:
+    from manta.compress import calibration
+
+    wanted = recipe.compress.rows
+    if wanted is None or place is None:
+        return None
     calibration.check(wanted, place, None)
     rows = calibration.rows(wanted, place, recipe.seed)
     return rows[: calibration.enough(base, rows)] if wanted.samples == "auto" else rows

@@ -20,10 +20,10 @@ Report = Callable[[int, int], None]  # called with (blocks done, blocks)
 
 
 class Way(NamedTuple):
-    """How weights are rounded. `rounding`: a name of ROUNDING. `scales`: what moves scales before, and the strengths tried."""
+    """How weights are rounded. `rounding`: a name of ROUNDING. `scales`: tried for what is moved before; none: nothing is."""
 
     rounding: str
-    scales: tuple[scaling.Candidate, tuple[float, ...]] | None = None
+    scales: tuple[scaling.Candidate, ...] = ()
 
 
 def to_nearest(weight: torch.Tensor, reading: Reading, scheme: Scheme) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,9 +74,9 @@ def with_rows(
             name: schemes[full] for name in blocks.linears(block) if (full := f"{prefix}.{number}.{name}") in schemes
         }
         readings = blocks.observe(block, chunks, dtype)
-        if way.scales is not None:
+        if way.scales:
             kept_as = dtypes[next(iter(dtypes))]
-            scaling.move(block, readings, own, *way.scales, chunks[0], kept_as, head)
+            scaling.move(block, readings, own, way.scales, chunks[0], kept_as, head)
         for name, made in _quantised(block, readings, own, way).items():
             found[f"{prefix}.{number}.{name}"] = made
         del readings

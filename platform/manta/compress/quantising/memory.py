@@ -11,13 +11,13 @@ import torch
 
 
 def release(tensor: torch.Tensor) -> None:
-    """Give the pages of a tensor that nobody will read again back to the system, if a file lies behind them.
+    """Give the pages of a contiguous tensor that nobody will read again back to the system, if a file lies behind them.
 
     Pages that it shares with its neighbours stay. Read again, the tensor would hold what the file says.
     """
-    first, length = tensor.data_ptr(), tensor.untyped_storage().nbytes() if tensor.numel() else 0
+    first = tensor.data_ptr()
     start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
-    end = (first + min(length, tensor.numel() * tensor.element_size())) // mmap.PAGESIZE * mmap.PAGESIZE
+    end = (first + tensor.numel() * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
     if end > start and _of_a_file(start, end):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 

@@ -18,7 +18,6 @@ from manta.errors import InputError
 
 # A layer whose inputs are another's outputs, times numbers that do not matter: by the ends of their names.
 CARRIERS = {"down_proj": "up_proj", "o_proj": "v_proj"}
-STRENGTHS = tuple(number / 10 for number in range(0, 11))
 
 
 def awq(reading: Reading, weight: torch.Tensor, strength: float) -> torch.Tensor:
@@ -33,30 +32,45 @@ def smoothquant(reading: Reading, weight: torch.Tensor, strength: float) -> torc
     return most**strength / largest ** (1 - strength) if strength else torch.ones_like(most)
 
 
+def by_mean(reading: Reading, weight: torch.Tensor, strength: float) -> torch.Tensor:
+    """As `smoothquant`, by the inputs' mean magnitude: where each token is scaled by itself, one token's outlier is its own
+    affair, and only channels that are large in most tokens cost the others their steps. (in,)"""
+    mean, largest = reading.mean.clamp(min=1e-5), weight.abs().amax(0).clamp(min=1e-5)
+    return mean**strength / largest ** (1 - strength)
+
+
 def _centred(scale: torch.Tensor) -> torch.Tensor:
     return scale / (scale.max() * scale.min()).sqrt()
 
 
-Candidate = Callable[[Reading, torch.Tensor, float], torch.Tensor]
+Candidate = tuple[Callable[[Reading, torch.Tensor, float], torch.Tensor], float]  # what makes scales, its strength
 
 
-def search(
-    reading: Reading, weight: torch.Tensor, scheme: Scheme, made: Candidate, tried: Sequence[float]
-) -> torch.Tensor:
-    """Of the scales of these strengths those with which rounding changes the layer's outputs least: (in,).
+SEARCHED_AWQ = tuple((awq, number / 10) for number in range(11))
+SEARCHED_SMOOTHQUANT = (
+    (smoothquant, 0.0),  # which moves nothing
+    *((made, number / 10) for made in (smoothquant, by_mean) for number in range(3, 10)),
+)
 
-    Judged by squared error on the reading's sample, weights rounded to the nearest, inputs as the scheme rounds them.
+
+def search(reading: Reading, weight: torch.Tensor, scheme: Scheme, tried: Sequence[Candidate]) -> torch.Tensor:
+    """Of these scales those with which rounding changes the layer's outputs least: (in,).
+
+    Judged by the squared error of a token's outputs over their square, on the reading's sample, weights rounded to the
+    nearest and inputs as the scheme rounds them.
     """
     if len(tried) == 1:
-        return made(reading, weight, tried[0])
+        return tried[0][0](reading, weight, tried[0][1])
     exact = reading.sample @ weight.t()  # (tokens, out)
+    size = exact.square().sum(-1).clamp(min=1e-12)
     best, least = torch.ones(weight.shape[1]), torch.inf
-    for strength in tried:
+    for made, strength in tried:
         scale = made(reading, weight, strength)
         scaled, seen = weight * scale, reading.sample / scale
         steps = fit(scaled, scheme.grid, seen.square().mean(0))
         coded = values(nearest(scaled, steps, scheme.grid), steps)
-        lost = float((rounded_inputs(seen, scheme) @ coded.t() - exact).square().sum())
+        error = (rounded_inputs(seen, scheme) @ coded.t() - exact).square().sum(-1)
+        lost = float((error / size).sum())
         if lost < least:
             best, least = scale, lost
     return best
@@ -66,8 +80,7 @@ def move(
     block: torch.nn.Module,
     readings: Sequence[Reading],
     schemes: dict[str, Scheme],
-    made: Candidate,
-    tried: Sequence[float],
+    tried: Sequence[Candidate],
     chunk: Chunk,
     dtype: torch.dtype,
     head: int,
@@ -87,7 +100,7 @@ def move(
         if carrier is None or scheme is None:
             continue
         weight = torch.cat([own[name].weight for name in reading.names])
-        scale = _shared(search(reading, weight, scheme, made, tried), carrier, head)
+        scale = _shared(search(reading, weight, scheme, tried), carrier, head)
         scale = _carry(carrier, scale, dtype, head)
         for name in reading.names:
             own[name].weight.mul_(scale)
