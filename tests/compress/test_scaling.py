@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from manta.compress.quantising import blocks, scaling
+from manta.compress.quantising import blocks, grids, scaling, schemes
 from manta.compress.quantising.schemes import SCHEMES
 from manta.compress.quantising.sensitivity import KEPT, Choice, allocate
 from manta.errors import InputError
@@ -41,8 +41,8 @@ def test_moved_scales_change_no_output(tried: tuple[scaling.Candidate, ...], hea
     chunks = blocks.begin(found, [{"input_ids": rows}])
     for block in blocks.blocks(found)[1]:
         readings = blocks.observe(block, chunks, torch.float32)
-        schemes = {name: SCHEMES["w4a16"](layer.in_features, 32) for name, layer in blocks.linears(block).items()}
-        scaling.move(block, readings, schemes, tried, chunks[0], torch.float32, 8)
+        own = {name: SCHEMES["w4a16"](layer.in_features, 32) for name, layer in blocks.linears(block).items()}
+        scaling.move(block, readings, own, tried, chunks[0], torch.float32, 8)
         again = blocks.observe(block, chunks, torch.float32)
         for one, other in zip(readings, again, strict=True):  # what was measured moved along
             assert torch.allclose(one.hessian, other.hessian, rtol=1e-3, atol=1e-5 * float(other.hessian.max()))
@@ -59,9 +59,37 @@ def test_norms_that_are_no_plain_factors_are_refused() -> None:
     chunks = blocks.begin(found, [{"input_ids": rows}])
     block = blocks.blocks(found)[1][0]
     readings = blocks.observe(block, chunks, torch.float32)
-    schemes = {name: SCHEMES["w8a8"](layer.in_features, None) for name, layer in blocks.linears(block).items()}
+    own = {name: SCHEMES["w8a8"](layer.in_features, None) for name, layer in blocks.linears(block).items()}
     with pytest.raises(InputError, match="scales cannot be moved"):
-        scaling.move(block, readings, schemes, ((scaling.smoothquant, 0.8),), chunks[0], torch.float32, 8)
+        scaling.move(block, readings, own, ((scaling.smoothquant, 0.8),), chunks[0], torch.float32, 8)
+
+
+@pytest.mark.parametrize("outlier", ["one token", "one channel"])
+def test_smoothquant_s_search_finds_what_to_move(outlier: str) -> None:
+    """A channel that is large in every token is smoothed; one that is large in one token costs the others nothing."""
+    draw = torch.Generator().manual_seed(0)
+    inputs, weight = torch.randn(256, 32, generator=draw), torch.randn(48, 32, generator=draw)
+    inputs[:, 5] *= 40.0 if outlier == "one channel" else 1.0
+    inputs[7, 9] = 2000.0 if outlier == "one token" else 0.5
+    size = inputs.abs()
+    reading = blocks.Reading(["layer"], inputs.t() @ inputs / 256, size.mean(0), size.amax(0), inputs, 256)
+    scheme = SCHEMES["w8a8"](32, None)
+
+    def lost(scale: torch.Tensor) -> float:
+        seen, scaled = inputs / scale, weight * scale
+        steps = grids.fit(scaled, scheme.grid)
+        made = schemes.rounded_inputs(seen, scheme) @ grids.values(grids.nearest(scaled, steps, scheme.grid), steps).t()
+        error = (made - inputs @ weight.t()).square().sum(-1) / (inputs @ weight.t()).square().sum(-1)
+        return float(error.mean())
+
+    found = lost(scaling.search(reading, weight, scheme, scaling.SEARCHED_SMOOTHQUANT))
+    plain = lost(torch.ones(32))
+    everywhere = lost(scaling.smoothquant(reading, weight, 0.8))
+    assert found <= min(plain, everywhere)
+    if outlier == "one channel":
+        assert found < 0.5 * plain
+    else:
+        assert found < 0.7 * everywhere
 
 
 def test_a_choice_is_the_cheapest_that_fits() -> None:

@@ -83,7 +83,7 @@ def save(
     source: Path,
     target: Path,
 ) -> None:
-    """Write weights and config.json of the quantised `model`, whose other tensors have their final dtype, into `target`.
+    """Write weights and config.json of the quantised `model` into `target`; what is not quantised in the dtype of `source`.
 
     `cache_scales`: full name of a scale of an attention layer's keys or values -> () float32.
     """
@@ -91,6 +91,8 @@ def save(
 
     tied = model.config.tie_word_embeddings
     head = model.get_output_embeddings()
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
     state: dict[str, torch.Tensor] = {}
     for name, tensor in model.state_dict().items():
         if name.removesuffix(".weight") in found:
@@ -98,12 +100,11 @@ def save(
                 {f"{name.removesuffix('weight')}{end}": part for end, part in found[name[:-7]].tensors.items()}
             )
         elif not (tied and head is not None and name.endswith("lm_head.weight")):
-            state[name] = tensor
+            state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
     state.update(cache_scales)
     save_torch_state_dict(state, target)
     ignored = [
         name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name not in found
     ]
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = quantization_config(found, ignored, bool(cache_scales))
     (target / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
