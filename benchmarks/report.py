@@ -81,6 +81,15 @@ GOALS = (
     Goal("tune", "steps_vs_optuna", "steps to the same loss: over plain Optuna's, same sampler and pruner", most=1),
     Goal("tune", "trial_overhead_share", "a trial of a sweep: beyond the same training by itself", most=0.05),
     Goal("tune", "driver_ms_per_trial", "scheduling trials that take no time: CPU of driver and keeper, each", most=50),
+    Goal(
+        "compress", "w8a8_ppl_ratio", "int8 weights and activations of SmolLM2-135M: perplexity over its own", most=1.01
+    ),
+    Goal("compress", "w8a8_size", "the same: size", most=0.61),
+    Goal("compress", "w4a16_ppl_ratio", "int4 weights of SmolLM2-135M: perplexity over its own", most=1.1),
+    Goal("compress", "w4a16_size", "the same: size", most=0.42),
+    Goal("compress", "llmcompressor_ppl_ratio", "llm-compressor's GPTQ on the same rows: perplexity"),
+    Goal("compress", "cost_vs_llmcompressor", "making it: CPU seconds over llm-compressor's GPTQ", most=0.5),
+    Goal("compress", "manta_memory", "making it: peak memory over the bf16 weights", most=1.3),
     Goal("serve", "throughput_vs_vllm_1", "serving, throughput at 1 client: over bare vLLM", least=0.95),
     Goal("serve", "throughput_vs_vllm_8", "the same at 8 clients", least=0.95),
     Goal("serve", "ttft_p50_extra_ms", "time to the first token beyond bare vLLM, median", most=10),

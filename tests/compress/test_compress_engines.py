@@ -1,4 +1,4 @@
-"""Compress, then evaluate, with llmcompressor, vLLM and Transformers: figures agree, wrong files are refused, reruns repeat."""
+"""Compress, then evaluate, with vLLM and Transformers: figures agree, wrong files are refused, reruns repeat."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_each_way_keeps_what_was_learnt(
 ) -> None:
     from manta.compress import quantise
     from manta.data.sample import sample_rows
-    from manta.sections.compress import Quantise
+    from manta.sections.quantise import Quantise
     from manta.storage import Folder
 
     chosen = Quantise.model_validate({"algorithm": algorithm, "smoothquant": strength})
@@ -162,21 +162,31 @@ def test_both_engines_agree_and_the_model_passes(trained: Trained, output: Path,
     assert {"prediction", "base_prediction", "score", "base_score"} <= set(report["examples"][0])
 
 
-def test_wrong_scales_are_refused_now_and_later(trained: Trained, output: Path, compressed: Artifact) -> None:
+@pytest.mark.parametrize("scheme", ["w8a8", "w4a16"])
+def test_wrong_scales_are_refused_now_and_later(
+    trained: Trained, output: Path, compressed: Artifact, scheme: str
+) -> None:
     """The file loads and runs; only the figures can tell that two layers' scales were swapped."""
     from safetensors.torch import save_file
 
-    broken = output / "broken"
-    shutil.copytree(Path(compressed.folder.url) / "model", broken)
+    if scheme == "w8a8":
+        made = compressed
+    else:
+        rounded = {"scheme": scheme, "algorithm": "rtn"}
+        made = make(
+            compress_recipe(trained, output) | {"name": "four", "compress": {"quantise": rounded, "calibration": None}}
+        )
+    broken = output / f"broken-{scheme}"
+    shutil.copytree(Path(made.folder.url) / "model", broken)
     weights = tensors(broken)
     one, other = (f"model.layers.{n}.mlp.down_proj.weight_scale" for n in (0, 2))
     weights[one], weights[other] = 3 * weights[other], weights[one] / 3
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     settings = {"engine": "transformers", "perplexity_rows": 16}
-    recipe = evaluate_recipe(trained, output, str(broken), name="broken-scores", evaluate=settings)
+    recipe = evaluate_recipe(trained, output, str(broken), name=f"scores-{scheme}", evaluate=settings)
     with pytest.raises(GateRefused, match="perplexity_recovery"):
         make(recipe)
-    written = artifacts.open_artifact("broken-scores", str(output))  # complete, with its figures
+    written = artifacts.open_artifact(f"scores-{scheme}", str(output))  # complete, with its figures
     assert written.metrics["passed"] is False
     assert written.metrics["perplexity_recovery"] < 95.0
     with pytest.raises(GateRefused, match="perplexity_recovery"):

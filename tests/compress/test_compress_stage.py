@@ -12,9 +12,10 @@ from manta import recipe as recipes
 from manta.artifact import Resolved
 from manta.compress import quantise
 from manta.compress import run as stage
+from manta.compress.quantising import layers, schemes
 from manta.errors import InputError, RecipeError
 from manta.schema import CompressRecipe
-from manta.sections.compress import Quantise
+from manta.sections.quantise import Quantise
 
 RECIPE: dict[str, Any] = {
     "kind": "compress",
@@ -35,16 +36,29 @@ def test_rows_are_asked_for_exactly_where_they_are_looked_at() -> None:
     recipe_of("compress.quantise.algorithm=rtn", "compress.calibration=null")
     with pytest.raises(RecipeError, match=r"nothing is to be done: set compress\.quantise"):
         recipe_of("compress.quantise=null", "compress.calibration=null")
-    with pytest.raises(RecipeError, match=r"set compress\.calibration\.shards"):
-        recipe_of("compress.calibration=null")
+    assert recipe_of("compress.calibration=null").compress.rows is not None  # the lineage tells which
     with pytest.raises(RecipeError, match=r"set compress\.calibration=null"):
         recipe_of("compress.quantise.algorithm=rtn")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["algorithm=awq", "smoothquant=0.5"], r"set compress\.quantise\.smoothquant=null or algorithm=gptq"),
+        (["group_size=64"], r"set compress\.quantise\.group_size=null"),
+        (["mixed={size_ratio: 0.5}", "scheme=w4a16"], r"leave compress\.quantise\.scheme out"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides: list[str], remedy: str) -> None:
+    with pytest.raises(RecipeError, match=remedy):
+        recipe_of(*(f"compress.quantise.{each}" for each in overrides))
+
+
 def test_every_choice_of_the_schema_has_its_function() -> None:
     fields = Quantise.model_fields
-    assert set(quantise.ALGORITHMS) == set(fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
-    assert set(quantise.SCHEMES) == set(fields["scheme"].annotation.__args__)  # type: ignore[union-attr]
+    assert set(quantise.ROUNDING) == set(fields["algorithm"].annotation.__args__)  # type: ignore[union-attr]
+    assert set(schemes.SCHEMES) == set(fields["scheme"].annotation.__args__)  # type: ignore[union-attr]
+    assert set(quantise.ROUNDING.values()) == set(layers.ROUNDING)
 
 
 def test_a_quantised_model_is_not_quantised_again(tmp_path: Path) -> None:

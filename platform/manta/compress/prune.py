@@ -123,10 +123,12 @@ def apply(source: Path, target: Path, settings: Prune, rows: np.ndarray | None, 
     """
     import torch
 
+    from manta.compress import calibration
     from manta.compress.pruning import cutting, depth, sparsity, width
     from manta.models.load import model_config
     from manta.storage import Folder
 
+    rows = None if rows is None else calibration.dense(rows)
     check(settings, model_config(str(source)), Folder(source))
     loaded = cutting.load(source, SETTING)
     figures: dict[str, Any] = {}

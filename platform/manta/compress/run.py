@@ -27,7 +27,7 @@ FIGURES = "work/figures.json"  # written once model/ is whole: what a run that b
 
 def check(recipe: CompressRecipe, inputs: dict[str, Resolved]) -> None:
     """Raise InputError for a model that is compressed already, and for calibration rows that do not fit it."""
-    from manta.compress import calibration
+    from manta.compress import calibration, lineage
     from manta.models.load import model_config, model_url
 
     source = inputs["model.source"]
@@ -39,11 +39,14 @@ def check(recipe: CompressRecipe, inputs: dict[str, Resolved]) -> None:
         )
     if config:
         parts.check(recipe.compress.parts, config, Folder(model_url(source)))
-    if recipe.compress.calibration is not None:
-        shards = inputs["compress.calibration.shards"]
-        calibration.check(recipe.compress.calibration, shards.path, config.get("max_position_embeddings"))
-        if config:
-            check_vocabulary(Folder(shards.path), Folder(model_url(source)))
+    if (wanted := recipe.compress.rows) is None:
+        return
+    chosen = inputs.get("compress.calibration.shards")
+    shards = chosen.path if chosen is not None else lineage.find(source).shards
+    if shards is not None:
+        calibration.check(wanted, shards, config.get("max_position_embeddings"))
+    if config and chosen is not None:
+        check_vocabulary(Folder(chosen.path), Folder(model_url(source)))
 
 
 def run(recipe: CompressRecipe, draft: Draft, progress: Progress) -> dict[str, Any]:
@@ -68,8 +71,10 @@ def run(recipe: CompressRecipe, draft: Draft, progress: Progress) -> dict[str, A
 
 def describe(recipe: CompressRecipe) -> str:
     """What is about to be done, in a sentence."""
-    rows = recipe.compress.calibration
-    seen = f" (calibrated on {rows.samples} x {rows.seq_len} tokens)" if rows is not None else ""
+    rows = recipe.compress.rows
+    seen = "" if rows is None else f" (calibrated on {rows.samples} x {rows.seq_len} tokens)"
+    if rows is not None and rows.samples == "auto":
+        seen = f" (calibrated on as many rows of {rows.seq_len} tokens as it takes)"
     return parts.describe(recipe.compress.parts) + seen
 
 
@@ -83,12 +88,13 @@ def _compress(
     started = time.monotonic()
     wanted = list(recipe.compress.parts.items())
     with model_folder(source) as base, contextlib.ExitStack() as opened:
-        rows = _rows(recipe, shards, base)
+        text = _place(recipe, source, shards, folder, base)
+        rows = _rows(recipe, text, base)
         at = base
         figures: dict[str, Any] = {}
         for number, (name, settings) in enumerate(wanted, start=1):
             place = MODEL if number == len(wanted) else f"work/{name}"
-            figures |= _part(name, settings, at, folder, place, _seen(name, shards, rows, at), mailbox)
+            figures |= _part(name, settings, at, folder, place, _seen(name, text, rows, base, at), mailbox)
             at = opened.enter_context(folder.local(place))
         size, base_size = weight_bytes(at), weight_bytes(base)
         parameters = num_parameters(model_config(str(at)))
@@ -99,29 +105,46 @@ def _compress(
         "size_bytes": size,
         "base_size_bytes": base_size,
         "size_ratio": round(size / base_size, 4),
-        "calibration_tokens": 0 if rows is None else int(rows.size),
+        "calibration_tokens": 0 if rows is None else int((rows >= 0).sum()),
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
     }
 
 
-def _rows(recipe: CompressRecipe, shards: Resolved | None, base: Path) -> np.ndarray | None:
+def _place(recipe: CompressRecipe, source: Resolved, shards: Resolved | None, folder: Folder, base: Path) -> str | None:
+    """Where the calibration rows are: the shards that the recipe names, or what the model was trained on."""
+    from manta.compress import lineage
+
+    if recipe.compress.rows is None:
+        return None
+    if shards is None:
+        return lineage.rows(lineage.find(source), base, folder)
+    check_vocabulary(Folder(shards.path), Folder(base))
+    return shards.path
+
+
+def _rows(recipe: CompressRecipe, place: str | None, base: Path) -> np.ndarray | None:
     from manta.compress import calibration
 
-    if recipe.compress.calibration is None or shards is None:
+    wanted = recipe.compress.rows
+    if wanted is None or place is None:
         return None
-    check_vocabulary(Folder(shards.path), Folder(base))
-    return calibration.rows(recipe.compress.calibration, shards.path, recipe.seed)
+    calibration.check(wanted, place, None)
+    rows = calibration.rows(wanted, place, recipe.seed)
+    return rows[: calibration.enough(base, rows)] if wanted.samples == "auto" else rows
 
 
-def _seen(name: str, shards: Resolved | None, rows: np.ndarray | None, at: Path) -> np.ndarray | None:
-    """What a part looks at: the calibration rows, in the ids of the model that it is given, or what it takes of the shards."""
+def _seen(name: str, text: str | None, rows: np.ndarray | None, base: Path, at: Path) -> np.ndarray | None:
+    """What a part looks at: the calibration rows, in the ids of the model that it is given, or what it takes of the text."""
     from manta.data.respell import respelt
 
-    if rows is None or shards is None:
+    if rows is None or text is None:
         return None
-    look = parts.PARTS[name].look
-    return look(Folder(shards.path)) if look is not None else respelt(rows, Folder(shards.path), Folder(at))
+    part, place = parts.PARTS[name], Folder(text)
+    if part.look is not None:
+        return part.look(place)
+    # Rows of a fine-tuning have no tokenizer beside them: it is that of the model which they taught.
+    return respelt(rows, place if place.exists("tokenizer/tokenizer.json") else Folder(base), Folder(at))
 
 
 def _part(

@@ -44,7 +44,7 @@ def check_vocabulary(folder: Folder, model: Folder) -> None:
     """
     if not model.exists("tokenizer.json"):
         return
-    words, known = _vocabulary(folder, "tokenizer/tokenizer.json"), _vocabulary(model, "tokenizer.json")
+    words, known = _vocabulary(folder), _vocabulary(model)
     strange = _strange(words, known, None)
     if strange and (trimmed := read(model)) is not None:
         strange = _strange(words, known, trimmed)
@@ -65,7 +65,7 @@ def respeller(folder: Folder, model: Folder) -> Respell | None:
     trimmed = read(model)
     if trimmed is None:
         return None
-    words, known = _vocabulary(folder, "tokenizer/tokenizer.json"), _vocabulary(model, "tokenizer.json")
+    words, known = _vocabulary(folder), _vocabulary(model)
     if not _strange(words, known, None):
         return None
     new = {old: [place] for place, old in enumerate(trimmed.kept)}
@@ -75,13 +75,18 @@ def respeller(folder: Folder, model: Folder) -> Respell | None:
 
 
 def respelt(rows: np.ndarray, folder: Folder, model: Folder) -> np.ndarray:
-    """Rows (rows, seq) int32 in the model's ids, each cut where it became longer than it was."""
+    """Rows (rows, seq) int32 in the model's ids, each cut where it became longer than the longest. Where a row has ended
+    before, it holds negative numbers, which stay behind its end."""
     import numpy as np
 
     spell = respeller(folder, model)
     if spell is None:
         return rows
-    return np.array([spell(row)[: rows.shape[1]] for row in rows.tolist()], dtype=np.int32).reshape(rows.shape)
+    found = np.full(rows.shape, rows.min(initial=0), dtype=np.int32)
+    for place, row in enumerate(rows):
+        ids = spell(row[row >= 0].tolist())[: rows.shape[1]]
+        found[place, : len(ids)] = ids
+    return found
 
 
 def _strange(words: dict[str, int], known: dict[str, int], trimmed: Trimmed | None) -> list[str]:
@@ -93,6 +98,7 @@ def _strange(words: dict[str, int], known: dict[str, int], trimmed: Trimmed | No
     return [*outside, *(word for word, number in words.items() if known.get(word) != new.get(number))]
 
 
-def _vocabulary(folder: Folder, name: str) -> dict[str, int]:
-    """Token -> id of a tokenizer.json, special tokens included."""
-    return trim.ids(json.loads(folder.read_text(name)))
+def _vocabulary(folder: Folder) -> dict[str, int]:
+    """Token -> id of the tokenizer.json of prepared rows or of a model's directory, special tokens included."""
+    beside = "tokenizer/tokenizer.json"
+    return trim.ids(json.loads(folder.read_text(beside if folder.exists(beside) else "tokenizer.json")))

@@ -6,29 +6,17 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from manta.sections.base import Fraction, Positive, Section, Shards
+from manta.sections.base import Positive, Section, Shards
 from manta.sections.prune import Prune, Vocabulary
+from manta.sections.quantise import Quantise
 
 
 class Calibration(Section):
     """Rows of text that a model reads while it is compressed, so that what it does with them shows what may go."""
 
-    shards: Shards
-    samples: Positive = 64
-    seq_len: Positive = 256
-
-
-class Quantise(Section):
-    """int8 weights and activations (W8A8): round to nearest, or GPTQ (arXiv:2210.17323), SmoothQuant (2211.10438)."""
-
-    scheme: Literal["w8a8"] = "w8a8"
-    algorithm: Literal["rtn", "gptq"] = "gptq"
-    smoothquant: Fraction | None = Field(None, description="migration strength; none leaves activations alone")
-
-    @property
-    def reads_rows(self) -> bool:
-        """Whether these settings look at calibration rows at all."""
-        return self.algorithm == "gptq" or self.smoothquant is not None
+    shards: Shards | None = Field(None, description="null: what the model was trained on, as its lineage tells")
+    samples: Positive | Literal["auto"] = Field(64, description="auto: doubled until what layers read hardly changes")
+    seq_len: Positive = Field(256, description="tokens of a row, at most")
 
 
 class CompressSettings(Section):
@@ -49,18 +37,21 @@ class CompressSettings(Section):
         }
         return {name: part for name, part in found.items() if part is not None}
 
+    @property
+    def rows(self) -> Calibration | None:
+        """The rows that the parts look at: as set, or as by default; None where no part looks at any."""
+        reading = any(getattr(part, "reads_rows", False) for part in self.parts.values())
+        return (self.calibration or Calibration()) if reading else None
+
     @model_validator(mode="after")
     def what_fits(self) -> CompressSettings:
         if not self.parts:
             raise ValueError(
                 "nothing is to be done: set compress.quantise (`quantise: {}` for int8 by GPTQ), compress.prune or compress.vocabulary"
             )
-        reading = [name for name, part in self.parts.items() if getattr(part, "reads_rows", False)]
-        if reading and self.calibration is None:
-            raise ValueError(
-                f"{' and '.join(reading)} with these settings look at data: set compress.calibration.shards"
-            )
-        if not reading and self.calibration is not None:
+        if self.vocabulary is not None and (self.calibration is None or self.calibration.shards is None):
+            raise ValueError("a vocabulary is trimmed to the tokens of a text: set compress.calibration.shards")
+        if self.rows is None and self.calibration is not None:
             raise ValueError("nothing here looks at data: set compress.calibration=null")
         return self
 

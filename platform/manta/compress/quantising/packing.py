@@ -1,0 +1,110 @@
+"""Compressed-tensors checkpoints: how codes and scales lie in a file, and what config.json says of them.
+
+vLLM and Transformers read them with the library of that name; nothing but safetensors is needed to write them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from manta.compress.quantising.schemes import Scheme, config_group
+
+PER_WORD = 8  # int4 codes in an int32
+
+
+class Coded(NamedTuple):
+    """A linear layer's weight, quantised: `tensors` by the end of their name, as they are stored."""
+
+    scheme: Scheme
+    tensors: dict[str, torch.Tensor]
+
+
+def coded(codes: torch.Tensor, scale: torch.Tensor, scheme: Scheme) -> Coded:
+    """Codes (out, in) and scales (out, groups), both float32, as the checkpoint stores them."""
+    kept = scale.to(getattr(torch, scheme.grid.scale_dtype)).contiguous()
+    if scheme.grid.bits == 4:
+        shape = torch.tensor(codes.shape, dtype=torch.int64)
+        return Coded(scheme, {"weight_packed": pack(codes), "weight_scale": kept, "weight_shape": shape})
+    stored = codes.to(torch.float8_e4m3fn if scheme.grid.kind == "float" else torch.int8)
+    return Coded(scheme, {"weight": stored.contiguous(), "weight_scale": kept})
+
+
+def decoded(weight: Coded) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes (out, in) and scales (out, groups) as float32."""
+    tensors = weight.tensors
+    packed = tensors.get("weight_packed")
+    return (tensors["weight"] if packed is None else unpack(packed)).float(), tensors["weight_scale"].float()
+
+
+def pack(codes: torch.Tensor) -> torch.Tensor:
+    """int4 codes (out, in) from -8 to 7 -> (out, in / 8) int32: eight in a word, the first one lowest, each plus 8."""
+    parts = (codes + 8).to(torch.int64).reshape(len(codes), -1, PER_WORD)
+    words = (parts << (4 * torch.arange(PER_WORD))).sum(-1)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def unpack(words: torch.Tensor) -> torch.Tensor:
+    """The inverse of `pack`: (out, words) int32 -> (out, 8 words) int8."""
+    parts = (words.to(torch.int64)[..., None] >> (4 * torch.arange(PER_WORD))) & 15
+    return (parts - 8).to(torch.int8).reshape(len(words), -1)
+
+
+def quantization_config(found: Mapping[str, Coded], ignored: list[str], kv_cache: bool) -> dict[str, Any]:
+    """The entry of config.json: layers by scheme, those that stay as they are, and how keys and values are kept."""
+    groups: dict[Scheme, list[str]] = {}
+    for name, weight in found.items():
+        groups.setdefault(weight.scheme, []).append(name)
+    # One scheme for all is said in one word; else each layer is named.
+    listed = {
+        f"group_{number}": config_group(scheme, ["Linear"] if len(groups) == 1 else names)
+        for number, (scheme, names) in enumerate(groups.items())
+    }
+    formats = {scheme.format for scheme in groups}
+    cache = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "tensor", "dynamic": False}
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
+        "config_groups": listed,
+        "ignore": ignored,
+        "kv_cache_scheme": cache if kv_cache else None,
+    }
+
+
+def save(
+    model: Any,
+    found: Mapping[str, Coded],
+    cache_scales: Mapping[str, torch.Tensor],
+    source: Path,
+    target: Path,
+) -> None:
+    """Write weights and config.json of the quantised `model` into `target`; what is not quantised in the dtype of `source`.
+
+    `cache_scales`: full name of a scale of an attention layer's keys or values -> () float32.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    tied = model.config.tie_word_embeddings
+    head = model.get_output_embeddings()
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        if name.removesuffix(".weight") in found:
+            state.update(
+                {f"{name.removesuffix('weight')}{end}": part for end, part in found[name[:-7]].tensors.items()}
+            )
+        elif not (tied and head is not None and name.endswith("lm_head.weight")):
+            state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    state.update(cache_scales)
+    save_torch_state_dict(state, target)
+    ignored = [
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name not in found
+    ]
+    config["quantization_config"] = quantization_config(found, ignored, bool(cache_scales))
+    (target / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
