@@ -60,6 +60,7 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     from manta.data.shards import load_index
     from manta.models import classes, formulas, load, presets
     from manta.objectives import problems
+    from manta.train import teacher
 
     index = load_index(inputs["data.shards"].path)
     rows_per_step = schedule.batch_rows(recipe.batch, index.seq_len)
@@ -84,6 +85,7 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     positions = formulas.max_positions(config)
     if positions is not None and index.seq_len > positions:
         raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
+    teacher.check(recipe, inputs, config, Folder(inputs["data.shards"].path) / "tokenizer", index.seq_len)
 
 
 def _check_early_stop(recipe: FinetuneRecipe, config: Mapping[str, Any]) -> None:
@@ -143,6 +145,8 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     workers failed more often than resources.max_restarts, or when training itself cannot go on.
     """
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+    from manta.train import checkpoint, teacher
+
     resources = recipe.resources
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
@@ -151,6 +155,8 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
             _ask_before(stream.recipe, place, progress, marks)
     with cluster.relay(progress) as mailbox:
         job = make_job(recipe, draft, mailbox, progress, marks)
+        if checkpoint.newest_step(draft.folder.url) < job.steps:
+            teacher.store(job, progress)
         while (figures := _fit(job, progress)).pop("moving", False):
             progress.note(
                 f"a node of this run is about to leave: saved at step {figures['step']}, carrying on where there is room for "
@@ -163,6 +169,7 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     if figures.pop("stopped"):
         raise KeyboardInterrupt(f"stopped at step {figures['step']}, saved")
     figures.pop("step")
+    draft.folder.clear(teacher.FOLDER)  # it can be large, and serves training alone
     return figures
 
 
@@ -177,6 +184,7 @@ def make_job(
     from manta.data.stream import Feed, padding_share
     from manta.models import load, presets
     from manta.tasks import labels
+    from manta.train import teacher
     from manta.train.job import Job
     from manta.train.objective import objective_of
 
@@ -220,7 +228,7 @@ def make_job(
     padding = 0.0 if feed.trim is None else padding_share(feed)
     if feed.trim is not None:
         progress.note(f"{padding:.1%} of the tokens that the first epoch's steps work on are padding")
-    return Job(
+    job = Job(
         recipe=recipe,
         objective=objective,
         folder=draft.folder.url,
@@ -236,6 +244,7 @@ def make_job(
         head=head,
         tokens=index.vocab_size if grown else None,
     )
+    return teacher.joined(job, draft)
 
 
 def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any, where: str) -> float:
