@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ def _shards(output: Path) -> Path:
     data = {"sources": [{"path": f"{corpus.english(MEGABYTES)}/*.jsonl", "format": "jsonl"}], "seq_len": SEQ_LEN}
     wanted = {
         "kind": "prepare", "name": "rows", "output": str(output), "data": {**data, "validation_fraction": 0.1},
-        "tokenizer": {"source": SOURCE},
+        "tokenizer": {"source": str(_package())},
     }  # fmt: skip
     return Path(_made(wanted).url)
 
@@ -94,7 +95,7 @@ def _cut(shards: Path, target: Path) -> list[int]:
     model, rows = _loaded(_package()), _rows(shards, "train", LOOKED_AT)
     with torch.inference_mode():
         states = model(input_ids=rows, output_hidden_states=True, use_cache=False).hidden_states
-    near = [torch.cosine_similarity(a, b, dim=-1).mean() for a, b in zip(states[:-1], states[1:], strict=True)]
+    near = [torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(states)]
     near[-1] = torch.tensor(-1.0)  # its output is given after the last norm
     gone = set(torch.stack(near).topk(CUT).indices.tolist())
     left = [number for number in range(len(near)) if number not in gone]

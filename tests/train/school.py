@@ -52,6 +52,7 @@ def llama(folder: Path, rows: Path, layers: int = 2, seed: int = 0, steps: int =
     from transformers import LlamaConfig, LlamaForCausalLM
 
     known = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "vocab_size": VOCAB} | sizes
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(num_hidden_layers=layers, num_key_value_heads=1, max_position_embeddings=64, **known)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from manta import recipe as recipes
-from manta.artifact import resolve_inputs
+from manta.artifact import Draft, resolve_inputs
 from manta.data.shards import INDEX
 from manta.data.stream import read_steps
 from manta.errors import InputError
@@ -20,7 +20,7 @@ from manta.models.load import load
 from manta.objectives import loss_of, stored
 from manta.progress import Progress
 from manta.storage import Folder
-from manta.train import run, teacher
+from manta.train import lessons, run, teacher
 from manta.train.job import Job, model_of
 from manta.train.marks import Marks
 from tests.train import school
@@ -42,8 +42,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch, no_processes: None) -> None:
     """Ten rows a piece, four of them at once."""
-    monkeypatch.setattr(teacher, "SLICE_BYTES", 10 * 4 * WORDS)
-    monkeypatch.setattr(teacher, "TOKENS_AT_ONCE", 4 * school.SEQ)
+    monkeypatch.setattr(lessons, "SLICE_BYTES", 10 * 4 * WORDS)
+    monkeypatch.setattr(lessons, "TOKENS_AT_ONCE", 4 * school.SEQ)
 
 
 def recipe(place: Path, output: Path, **given: Any) -> recipes.Recipe:
@@ -69,8 +69,8 @@ def pieces(found: Job) -> dict[str, str]:
 def test_what_a_step_is_given_is_what_the_teacher_says(place: Path, tmp_path: Path) -> None:
     """Five steps of 16 of 400 rows: 80 rows are asked, and no other; the second epoch is given the same again."""
     found = job(place, tmp_path, stop={"steps": 5}, seed=3)
-    teacher.store(found, Progress(quiet=True))
-    assert len(teacher.visited(found.feed)) == 80 and len(pieces(found)) == 8
+    lessons.store(found, Progress(quiet=True))
+    assert len(lessons.visited(found.feed)) == 80 and len(pieces(found)) == 8
     batch = read_steps(found.feed, np.arange(5), 0, 1)
     assert batch["teacher"].shape == (5, 16, WORDS) and batch["teacher"].dtype == np.int32
     half = read_steps(found.feed, np.array([4]), 1, 2)
@@ -87,23 +87,23 @@ def test_what_a_step_is_given_is_what_the_teacher_says(place: Path, tmp_path: Pa
 
 def test_an_epoch_after_another_asks_nothing_twice(place: Path, tmp_path: Path) -> None:
     found = job(place, tmp_path, stop={"epochs": 2.0})
-    assert np.array_equal(teacher.visited(found.feed), np.arange(school.TRAIN)) and found.feed.steps == 50
+    assert np.array_equal(lessons.visited(found.feed), np.arange(school.TRAIN)) and found.feed.steps == 50
 
 
 def test_who_computes_it_changes_no_bit(place: Path, tmp_path: Path) -> None:
     alone = job(place, tmp_path / "alone", stop={"steps": 5})
-    teacher.store(alone, Progress(quiet=True))
+    lessons.store(alone, Progress(quiet=True))
     three = {"workers": 2, "micro_batch": 4}
     shared = job(place, tmp_path / "shared", stop={"steps": 5}, resources=three)
-    teacher.store(shared, Progress(quiet=True))
+    lessons.store(shared, Progress(quiet=True))
     assert pieces(alone) == pieces(shared) and len(pieces(alone)) == 8
 
 
 def test_a_killed_pass_goes_on_where_it_was(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = job(place, tmp_path / "whole", stop={"steps": 5})
-    teacher.store(whole, Progress(quiet=True))
+    lessons.store(whole, Progress(quiet=True))
     found, asked = job(place, tmp_path / "killed", stop={"steps": 5}), list[int]()
-    rows_of = teacher.of_rows
+    rows_of = lessons.of_rows
 
     def until(model: Any, columns: Any, lesson: Any) -> Any:
         asked.append(len(columns["input_ids"]))
@@ -111,21 +111,21 @@ def test_a_killed_pass_goes_on_where_it_was(place: Path, tmp_path: Path, monkeyp
             raise RuntimeError("killed")
         return rows_of(model, columns, lesson)
 
-    monkeypatch.setattr(teacher, "of_rows", until)
+    monkeypatch.setattr(lessons, "of_rows", until)
     with pytest.raises(RuntimeError, match="killed"):
-        teacher.store(found, Progress(quiet=True))
+        lessons.store(found, Progress(quiet=True))
     assert len(pieces(found)) == 3 and found.feed.beside is not None
     assert not Folder(found.feed.beside.folder).exists(INDEX)
-    teacher.store(found, Progress(quiet=True))
+    lessons.store(found, Progress(quiet=True))
     assert pieces(found) == pieces(whole)
     assert len(asked) == 4 + 5, "three pieces of eight were there"
-    teacher.store(found, Progress(quiet=True))
+    lessons.store(found, Progress(quiet=True))
     assert len(asked) == 9, "all of it is there"
 
 
 def test_rows_that_were_never_asked_are_missed(place: Path, tmp_path: Path) -> None:
     found = job(place, tmp_path, stop={"steps": 5})
-    teacher.store(found, Progress(quiet=True))
+    lessons.store(found, Progress(quiet=True))
     longer = replace(found.feed, steps=20)
     with pytest.raises(RuntimeError, match="does not hold all training rows"):
         read_steps(longer, np.array([15]), 0, 1)
@@ -135,7 +135,7 @@ def test_runs_of_a_sweep_share_what_does_not_differ(place: Path, tmp_path: Path)
     def folder(**given: Any) -> str:
         wanted = recipe(place, tmp_path, **given)
         inputs = resolve_inputs(wanted)
-        draft = teacher.Draft(Folder(tmp_path / "trial"), {}, inputs, resumed=False)
+        draft = Draft(Folder(tmp_path / "trial"), {}, inputs, resumed=False)
         marks = Marks((), None, "trial", str(tmp_path / "shared"))
         found: Job = run.make_job(wanted, draft, None, Progress(quiet=True), marks)
         assert found.feed.beside is not None

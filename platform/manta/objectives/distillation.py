@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from manta.objectives import stored
@@ -48,6 +48,7 @@ def distillation(
     where = targets != NOT_SCORED  # (batch, seq)
     logits, states = _answers(model, inputs, where, hidden is not None)  # (scored, vocab)
     wanted: Sequence[torch.Tensor] = ()
+    soft: Callable[..., torch.Tensor]
     if teacher is not None:
         with torch.no_grad():
             answers, wanted = _answers(teacher, inputs, where, hidden is not None)
@@ -69,7 +70,8 @@ def _answers(
     asked = {"output_hidden_states": True} if deep else {}
     with scored_only(model, where):
         found = model(**inputs, **asked, use_cache=False)
-    return found.logits, [states[where] for states in found.hidden_states] if deep else []
+    logits = found.logits if found.logits.dim() == 2 else found.logits[where]
+    return logits, [states[where] for states in found.hidden_states] if deep else []
 
 
 def _rows(

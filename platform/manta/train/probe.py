@@ -157,7 +157,7 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
     from manta.data.shards import load_index
     from manta.progress import Progress
     from manta.storage import Folder
-    from manta.train import run, teacher
+    from manta.train import lessons, run
 
     if isinstance(recipe, FinetuneRecipe) and recipe.mix:
         raise InputError(
@@ -172,7 +172,7 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
         draft = artifact.Draft(Folder(scratch), {}, inputs, resumed=False)
         job = run.make_job(recipe, draft, None, Progress(quiet=True))
         few = replace(job, feed=replace(job.feed, steps=min(STEPS + 1, job.feed.steps)))
-        teacher.store(few, Progress(quiet=True))
+        lessons.store(few, Progress(quiet=True))
         index = load_index(job.feed.shards)
         trainer = TorchTrainer(
             worker,
