@@ -34,7 +34,7 @@ def planned(output: Path, objective: dict[str, Any], **given: Any) -> dict[str, 
     raw = {
         "kind": "pretrain", "name": "healed", "output": str(output), "data": {"shards": "shards"},
         "model": {"source": f"{output}/student"}, "objective": objective, "optimizer": {"precision": "fp32"},
-        "batch": {"samples": 16}, "stop": {"steps": 50}, **given,
+        "batch": {"samples": 16}, "stop": {"steps": 50}, "resources": {"micro_batch": 8}, **given,
     }  # fmt: skip
     return plan.plan(recipes.validate(raw))
 

@@ -13,7 +13,7 @@ import torch
 
 from manta import recipe as recipes
 from manta.artifact import Draft, resolve_inputs
-from manta.data.shards import INDEX
+from manta.data.shards import INDEX, load_index
 from manta.data.stream import read_steps
 from manta.errors import InputError
 from manta.models.load import load
@@ -71,6 +71,9 @@ def test_what_a_step_is_given_is_what_the_teacher_says(place: Path, tmp_path: Pa
     found = job(place, tmp_path, stop={"steps": 5}, seed=3)
     lessons.store(found, Progress(quiet=True))
     assert len(lessons.visited(found.feed)) == 80 and len(pieces(found)) == 8
+    assert found.feed.beside is not None
+    told_of = load_index(found.feed.beside.folder).splits["train"]
+    assert [shard.rows for shard in told_of] == [10] * 8 and all(shard.bytes > 0 for shard in told_of)
     batch = read_steps(found.feed, np.arange(5), 0, 1)
     assert batch["teacher"].shape == (5, 16, WORDS) and batch["teacher"].dtype == np.int32
     half = read_steps(found.feed, np.array([4]), 1, 2)

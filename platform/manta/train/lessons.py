@@ -185,5 +185,8 @@ def _file(first: int) -> str:
 
 
 def _shard(folder: Folder, first: int, rows: int) -> Shard:
+    from fsspec.core import url_to_fs
+
     path = _file(first)
-    return Shard(path, rows, 0, (folder / path).size(), folder.file_sha256(path))
+    filesystem, where = url_to_fs(f"{folder.url}/{path}")
+    return Shard(path, rows, 0, int(filesystem.size(where)), folder.file_sha256(path))
