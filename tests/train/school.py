@@ -21,30 +21,33 @@ from manta.storage import Folder
 from manta.train import run
 from manta.train.job import Job
 
-VOCAB, SEQ, TRAIN, HELD_OUT = 300, 32, 400, 64
+VOCAB, SEQ, MANY, TRAIN, HELD_OUT = 300, 32, 1600, 400, 64
 
 
-def shards(output: Path) -> Path:
-    """Prepared rows, each of which counts upwards by a number of its own, a fifth of the tokens at random."""
-    folder, draw = Folder(output / "shards"), np.random.default_rng(0)
-    shape = (TRAIN + HELD_OUT, 1)
+def shards(output: Path, train: int = TRAIN, name: str = "shards") -> Path:
+    """Prepared rows, each of which counts upwards by a number of its own, a fifth of the tokens at random.
+
+    Those that are held out are the same, however many (up to MANY) are there to train on.
+    """
+    folder, draw = Folder(output / name), np.random.default_rng(0)
+    shape = (MANY + HELD_OUT, 1)
     rows = (draw.integers(0, 200, shape) + draw.integers(1, 4, shape) * np.arange(SEQ)) % 200 + 50
     rows = np.where(draw.random(rows.shape) < 0.2, draw.integers(50, 250, rows.shape), rows).astype(np.int32)
     splits = {
         "train": tuple(
             write_shard(folder, f"train/{number}.parquet", {"input_ids": part})
-            for number, part in enumerate(np.array_split(rows[:TRAIN], 3))
+            for number, part in enumerate(np.array_split(rows[:train], 3))
         ),
-        "validation": (write_shard(folder, "validation/0.parquet", {"input_ids": rows[TRAIN:]}),),
+        "validation": (write_shard(folder, "validation/0.parquet", {"input_ids": rows[MANY:]}),),
     }
     save_index(folder, Index(SEQ, VOCAB, 0, 0, 2, splits))
-    (output / "shards/tokenizer").mkdir()
-    tokenizer.train(iter(["a"]), VOCAB, output / "shards/tokenizer")
+    (output / name / "tokenizer").mkdir()
+    tokenizer.train(iter(["a"]), VOCAB, output / name / "tokenizer")
     prints = {"fingerprint": "e" * 64, "content": "d" * 64}
-    made = {"kind": "prepare", "name": "shards", "inputs": {}, "metrics": {}, **prints}
+    made = {"kind": "prepare", "name": name, "inputs": {}, "metrics": {}, **prints}
     folder.write_text(artifact.MANIFEST, json.dumps(made))
     folder.write_text(artifact.COMPLETE, "")
-    return output / "shards"
+    return output / name
 
 
 def llama(folder: Path, rows: Path, layers: int = 2, seed: int = 0, steps: int = 0, **sizes: int) -> Path:
@@ -75,8 +78,9 @@ def read(rows: Path, step: int) -> dict[str, torch.Tensor]:
     from manta.data.shards import load_index
     from manta.data.stream import take
 
-    some = (np.arange(16) + 16 * step) % TRAIN
-    found = take(str(rows), load_index(str(rows)), "train", some, ("input_ids",))
+    index = load_index(str(rows))
+    some = (np.arange(16) + 16 * step) % index.rows("train")
+    found = take(str(rows), index, "train", some, ("input_ids",))
     return {"input_ids": torch.from_numpy(found["input_ids"]).long()}
 
 

@@ -1,5 +1,5 @@
-"""A model that lost half its blocks is taught by the whole one, through the front door: better than by the text alone,
-the same to the bit when its workers are killed, and by a teacher at hand as by a stored one.
+"""A model that lost half its blocks is taught by the whole one, through the front door, on few rows: better than by the
+text alone, the same to the bit when its workers are killed, and by a teacher at hand as by a stored one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with rows, a teacher of four blocks that was trained on them, and a student with the outer two of these."""
+    """A folder with 64 rows, a teacher of four blocks that was trained on many more, and a student with its outer two."""
     folder = tmp_path_factory.mktemp("school")
-    rows = school.shards(folder)
-    school.llama(folder / "teacher", rows, 4, seed=1, steps=300)
+    school.shards(folder, train=64)
+    many = school.shards(folder, train=school.MANY, name="many")
+    school.llama(folder / "teacher", many, 4, seed=1, steps=400)
     school.cut(folder / "student", folder / "teacher", [0, 3])
     return folder
 
@@ -58,17 +59,18 @@ def healed(place: Path, ray_session: None) -> Artifact:
 
 
 def test_it_is_healed_and_better_than_by_the_text_alone(place: Path, healed: Artifact) -> None:
+    """Of four seeds in plain PyTorch: 0.53 to 0.62 of the cut model's perplexity, 0.68 to 0.70 of the other's."""
     plain = made(place, "plain", by=None)
     whole, cut = perplexity(place, "teacher"), perplexity(place, "student")
     found, other = healed.metrics["validation_perplexity"], plain.metrics["validation_perplexity"]
     print(f"whole {whole:.2f}, cut {cut:.2f}, healed {found:.2f}, by the text alone {other:.2f}")
-    assert found < 0.5 * cut and found < 0.97 * other
+    assert found < 0.75 * cut and found < 0.8 * other
     assert perplexity(place, "healed/model") == pytest.approx(found, rel=1e-4), "what is exported is what was judged"
 
 
 def test_what_it_leaves(place: Path, healed: Artifact) -> None:
     steps = [line for line in read(healed.folder) if line["kind"] == "train"]
-    assert len(steps) == 60 and steps[-1]["loss"] < 0.3 * steps[0]["loss"]
+    assert len(steps) == 60 and steps[-1]["loss"] < 0.5 * steps[0]["loss"]
     assert not healed.folder.exists(f"{teacher.FOLDER}/shards.json"), "what the teacher said is cleared away"
     lineage = artifact.lineage(healed)
     assert lineage["inputs"]["objective.teacher"]["path"] == str(place / "teacher")

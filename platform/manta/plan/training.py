@@ -77,9 +77,9 @@ def train(recipe: Training, figures: Figures, given: Given, at_once: int = 1) ->
     _memory(recipe, config, setting, figures, at_once)
     if "flops" in figures:
         figures["hours"] = figures["flops"] / _rate(recipe, given, notes) / 3600
-        teaching.hours(figures)
     if given.measure:
         _try(recipe, figures)
+    teaching.hours(figures)
 
 
 def _length(recipe: Training, rows: Rows | None, given: Given, figures: Figures) -> None:
