@@ -112,6 +112,12 @@ def problems(recipe: FinetuneRecipe) -> Iterator[Problem]:
                 "has a head or a training of its own, and a mix trains one model with one output layer: mix "
                 f"{', '.join(WITHOUT_HEAD[:-1])} and {WITHOUT_HEAD[-1]}, and train this task by a recipe of its own",
             )
+    if recipe.distil is not None:
+        yield Problem(
+            "distil.teacher",
+            recipe.distil.teacher,
+            "a teacher is asked about one task, and a mix has several: leave distil out, or train this task by a recipe of its own",
+        )
     if recipe.batch.samples is None:
         yield Problem(
             "batch.tokens",

@@ -11,7 +11,7 @@ from manta.sections.base import NonNegative, Section
 from manta.sections.compress import CompressResources, CompressSettings
 from manta.sections.mix import Mix
 from manta.sections.model import NewModel, SourceModel, new_or_source
-from manta.sections.objective import Clm
+from manta.sections.objective import Clm, Taught
 from manta.sections.objective import Pretraining as PretrainingObjective
 from manta.sections.optimisation import EarlyStop, Optimizer, Samples, Schedule, Stability, Unfreezing, Watchdog
 from manta.sections.outcome import (
@@ -78,6 +78,7 @@ class Finetuning(Section):
     model: SourceModel
     task: Task
     mix: Mix = []
+    distil: Taught | None = Field(None, description="learn the answers also from a larger model, held by each worker")
     adapt: Adapt = Full(method="full")
     optimizer: Optimizer = Optimizer(lr=2.0e-4, weight_decay=0.0)
     schedule: Schedule = Schedule()

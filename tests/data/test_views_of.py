@@ -84,9 +84,9 @@ def test_columns_in_and_out(
         assert np.array_equal(found[column], columns[column]), "passed on as it is"
 
 
-@pytest.mark.parametrize("name", ["clm", "distillation"])
-def test_what_trains_on_rows_as_they_are_has_no_view(folder: Folder, name: str) -> None:
-    assert of(folder, name, {}) is None
+@pytest.mark.parametrize("given", [{"name": "clm"}, {"name": "distillation", "teacher": "t"}])
+def test_what_trains_on_rows_as_they_are_has_no_view(folder: Folder, given: dict[str, str]) -> None:
+    assert of(folder, shards={}, **given) is None
 
 
 def test_t5_is_shown_what_its_layout_hides(folder: Folder) -> None:

@@ -168,7 +168,7 @@ def test_sizes_that_do_not_fit_are_refused_with_a_remedy(sizes: dict[str, Any], 
             "set objective.name to mlm or multi_mlm or nsp, or choose model.family of llama, gpt2, lstm",
         ),
         ("bart-tiny", "mlm", "set objective.name to denoising, or choose model.family of bert"),
-        ("gpt2-tiny", "denoising", "set objective.name to clm, or choose model.family of t5, bart"),
+        ("gpt2-tiny", "denoising", "set objective.name to clm or distillation, or choose model.family of t5, bart"),
     ],
 )
 def test_an_objective_that_does_not_train_the_family_is_refused(preset: str, objective: str, remedy: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -178,17 +179,21 @@ def test_bart(monkeypatch: pytest.MonkeyPatch) -> None:
 @torch.no_grad()
 def test_distillation() -> None:
     """A teacher that knows the next token but one of two; the text says which: the student learns both."""
-    objective = UNION.validate_python({"name": "distillation", "temperature": 1.0, "hard_weight": 0.0})
+    given = {"teacher": "t", "teacher_mode": "live", "hard_weight": 0.0}
+    objective = UNION.validate_python({"name": "distillation", **given})
 
-    def teacher(input_ids: torch.Tensor) -> torch.Tensor:
+    class Teacher(tiny.Told):
         """Three to one for the token after the next token of the twelve, against the next."""
-        after = torch.full((*input_ids.shape, VOCAB), -30.0)
-        after.scatter_(-1, (FIRST + (input_ids - FIRST + 1) % PERIOD)[..., None], 0.0)
-        return after.scatter_(-1, (FIRST + (input_ids - FIRST + 2) % PERIOD)[..., None], math.log(3))
+
+        def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
+            after = torch.full((*input_ids.shape, VOCAB), -30.0)
+            after.scatter_(-1, (FIRST + (input_ids - FIRST + 1) % PERIOD)[..., None], 0.0)
+            after.scatter_(-1, (FIRST + (input_ids - FIRST + 2) % PERIOD)[..., None], math.log(3))
+            return SimpleNamespace(logits=self.output(after))
 
     model = tiny.llama()
     with torch.enable_grad():
-        first, last = train(model, loss_of(objective, teacher), text(), None, lr=5e-3)
+        first, last = train(model, loss_of(objective, Teacher()), text(), None, lr=5e-3)
     assert first > 3.0 and last < 0.5
     rows = torch.tensor(corpus(4, SEQ)).long()
     assert torch.equal(model(rows).logits.argmax(-1)[:, :-2], rows[:, 2:])

@@ -20,8 +20,11 @@ KINDS = {get_args(layout.model_fields["kind"].annotation)[0] for layout in get_a
 NAMES = {get_args(section.model_fields["name"].annotation)[0] for section in get_args(get_args(Objective)[0])}
 
 
+REQUIRED = {"distillation": {"teacher": "t"}}
+
+
 def objective(name: str, **given: Any) -> Any:
-    return UNION.validate_python({"name": name, **given})
+    return UNION.validate_python({"name": name, **REQUIRED.get(name, {}), **given})
 
 
 def test_every_objective_has_an_entry() -> None:
@@ -74,7 +77,7 @@ def test_what_fits_is_no_problem(name: str, given: dict[str, Any], family: str, 
 @pytest.mark.parametrize(
     ("name", "given", "family", "layout", "says"),
     [
-        ("nsp", {}, "llama", "sentence_pairs", "objective.name = 'nsp': a llama model cannot be trained to this: set model.family=bert, or for llama objective.name=clm"),
+        ("nsp", {}, "llama", "sentence_pairs", "objective.name = 'nsp': a llama model cannot be trained to this: set model.family=bert, or for llama objective.name=clm or distillation"),
         ("clm", {}, "bert", "concat", "set model.family=llama or gpt2 or lstm, or for bert objective.name=mlm or nsp or multi_mlm"),
         ("clm", {}, "t5", "concat", "or for t5 objective.name=denoising"),
         ("clm", {}, "llama", "sentence_pairs", "rows of layout 'sentence_pairs': prepare the shards with data.layout.kind=concat or best_fit"),
@@ -96,8 +99,12 @@ def test_two_wrongs_are_told_at_once() -> None:
 
 def test_settings_reach_the_loss() -> None:
     assert loss_of(objective("multi_mlm", predecessor_weight=0.25)).keywords == {"predecessor_weight": 0.25}
-    found = loss_of(objective("distillation", temperature=3.0, hard_weight=0.1), teacher := object())
-    assert found.keywords == {"teacher": teacher, "temperature": 3.0, "hard_weight": 0.1}
+    deep = {"weight": 2.0, "measure": "mse"}
+    taught = objective("distillation", temperature=3.0, hard_weight=0.2, teacher_mode="live", hidden=deep)
+    found = loss_of(taught, teacher := object())
+    assert found.keywords == {"teacher": teacher, "temperature": 3.0, "hard_weight": 0.2, "hidden": taught.hidden}
+    assert loss_of(objective("distillation")).keywords["teacher"] is None
+    assert objective("distillation").likeliest == 64 and objective("distillation", top_k=8).likeliest == 8
     assert loss_of(objective("mlm")) is TABLE["mlm"].loss
     weighted = objective("sequence_labels", weights=[0.5, 1.5])
     assert loss_of(weighted).keywords == {"several": False, "weights": [0.5, 1.5]}
@@ -131,7 +138,10 @@ def test_defaults_are_those_of_the_papers() -> None:
         ({"name": "mlm", "mask_fraction": 1.0}, "less than 1"),
         ({"name": "clm", "mask_fraction": 0.1}, "Extra inputs"),
         ({"name": "denoising", "method": {"kind": "spans", "mean_span": 3.0}}, "Extra inputs"),
-        ({"name": "distillation", "temperature": 0.0}, "greater than 0"),
+        ({"name": "distillation", "teacher": "t", "temperature": 0.0}, "greater than 0"),
+        ({"name": "distillation"}, "Field required"),
+        ({"name": "distillation", "teacher": "t", "hidden": {}}, "set teacher_mode=live"),
+        ({"name": "distillation", "teacher": "t", "teacher_mode": "live", "top_k": 8}, "set teacher_mode=stored"),
         ({"mask_fraction": 0.1}, "discriminator"),
     ],
 )

@@ -26,12 +26,13 @@ def bert(head: str = "BertForMaskedLM", attention: str = "sdpa", vocab: int = VO
     return getattr(transformers, head)._from_config(config, attn_implementation=attention).eval()
 
 
-def llama(seed: int = 0) -> Any:
+def llama(seed: int = 0, **sizes: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    known = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2} | sizes
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64, pad_token_id=PAD, tie_word_embeddings=True,
+        vocab_size=VOCAB, num_key_value_heads=1, max_position_embeddings=64, pad_token_id=PAD, tie_word_embeddings=True,
+        **known,
     )  # fmt: skip
     torch.manual_seed(seed)
     return LlamaForCausalLM(config).eval()

@@ -21,7 +21,7 @@ from manta.schema import EvaluateRecipe, FinetuneRecipe
 from manta.storage import Folder
 from manta.tasks import COMPARING, LABELLING
 from manta.tasks.encoding import seq2seq
-from manta.train import optimizers, run, validation
+from manta.train import optimizers, run, teacher, validation
 from manta.train.engine import Engine
 from manta.train.export import export
 from manta.train.job import Job, model_of
@@ -132,7 +132,9 @@ def train(
     """As the loop does it, in this process: rows, model, steps, validation (of `unseen` examples, if any), export."""
     job = job_of(task, inputs_of(examples, source, folder, unseen), folder, **given)
     recipe, model = job.recipe, model_of(job, lambda _: None)
-    made = engine(model, loss_of(job.objective), recipe.optimizer, recipe.resources, job.accumulation)
+    made = engine(
+        model, loss_of(job.objective, teacher.at_hand(job)), recipe.optimizer, recipe.resources, job.accumulation
+    )
     before = {name: tensor.clone() for name, tensor in (made.weights() or {}).items()}
     parts, held_out, judge = TABLE[job.objective.name].parts, validation.rows_of(job, 0), validation.judge_of(job, 0)
     first = validation.measure(made, held_out, parts, judge)

@@ -22,7 +22,7 @@ import numpy as np
 import ray.train
 
 from manta.data import grouping, mixture, order
-from manta.data.shards import INDEX, LENGTH, Index, Shard, load_index, read_rows, to_numpy
+from manta.data.shards import INDEX, LENGTH, Index, Shard, load_index, read_rows, read_table, to_numpy
 from manta.storage import Folder
 
 if TYPE_CHECKING:
@@ -30,11 +30,22 @@ if TYPE_CHECKING:
 
     from manta.data.views import View
 
+ROWS = "rows.parquet"  # beside shards: int64 numbers of the rows that are there, ascending
 BLOCK_BYTES = 4 * 2**20  # of rows in a block: large enough to amortise a task, small enough to hold several
 READERS = 2  # tasks of a rank at a time: each is a process, which needs a second of a core to start
 LEAD = 6  # blocks that the worker reads itself, of 1, 2, 4 ... steps, while Ray Data starts
 WINDOW = 32  # blocks that Ray Data plans at once: with thousands it plans for minutes before it reads the first
 _READING = threading.Lock()  # an open file is kept, and pyarrow lets only one thread read it
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What was computed of training rows and is stored apart from them: `folder` is laid out as prepared shards are, with
+    the rows in the order of their numbers, of which it holds those in `rows.parquet`."""
+
+    folder: str
+    columns: tuple[str, ...]
+    words: int  # int32 of a row
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,12 @@ class Feed:
     seed: int
     view: View | None = None  # what makes `columns` of those that are stored
     trim: grouping.Trim | None = None  # None: rows are trained on as long as they are stored
+    beside: Beside | None = None  # more columns of the training rows
+
+    @property
+    def delivered(self) -> tuple[str, ...]:
+        """The columns that a step trains on."""
+        return self.columns + (self.beside.columns if self.beside else ())
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -145,7 +162,20 @@ def read_steps(feed: Feed, steps: np.ndarray, rank: int, workers: int) -> dict[s
         share = feed.batch // workers
         rows = every[:, rank * share : (rank + 1) * share]
     stored = _viewed(feed, index, "train", ends, rows.ravel(), samples.ravel())
-    return found | {name: stored[name].reshape(*rows.shape, *stored[name].shape[1:]) for name in feed.columns}
+    if feed.beside is not None:
+        stored |= _beside(feed.beside, rows.ravel())
+    return found | {name: stored[name].reshape(*rows.shape, *stored[name].shape[1:]) for name in feed.delivered}
+
+
+def _beside(beside: Beside, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What is stored apart of these training rows: {column: int32 (len(rows), width)}."""
+    version = _version(beside.folder)
+    index, ends = _index(beside.folder, version)
+    known = _known(beside.folder, version)
+    places = np.searchsorted(known, rows)
+    if (np.append(known, -1)[places] != rows).any():
+        raise RuntimeError(f"{beside.folder} does not hold all training rows that this step takes")
+    return _take(beside.folder, index, "train", ends, places, beside.columns)
 
 
 def step_rows(feed: Feed, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +203,7 @@ def padding_share(feed: Feed) -> float:
 
 def trimmed(feed: Feed, block: dict[str, np.ndarray], place: int) -> dict[str, np.ndarray]:
     """One step of what `read_steps` returned: {column: int32 (rows, ...)}, without the filling that all its rows share."""
-    found = {name: block[name][place] for name in feed.columns}
+    found = {name: block[name][place] for name in feed.delivered}
     if feed.trim is not None:
         width = int(block["width"][place])
         found |= {name: np.ascontiguousarray(found[name][:, :width]) for name in feed.trim.columns}
@@ -189,6 +219,13 @@ def lengths(folder: str, split: str) -> np.ndarray:
 def _lengths(folder: str, split: str, _version: str) -> np.ndarray:
     files = load_index(folder).splits[split]
     return np.concatenate([np.empty(0, np.int32), *(read_rows(Folder(folder), file.path, LENGTH) for file in files)])
+
+
+@functools.lru_cache(maxsize=4)
+def _known(folder: str, _version: str) -> np.ndarray:
+    """The numbers of the rows that a folder beside shards holds, int64, ascending."""
+    found: np.ndarray = to_numpy(read_table(Folder(folder), ROWS).column("row"))
+    return found
 
 
 @functools.lru_cache(maxsize=4)
@@ -222,7 +259,8 @@ class Part:
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """The steps as [start, end) blocks. The first holds one step, so that it comes soon; each is twice the last."""
-        step_bytes = len(self.feed.columns) * self.feed.batch // self.workers * self.seq_len * 4
+        words = len(self.feed.columns) * self.seq_len + (self.feed.beside.words if self.feed.beside else 0)
+        step_bytes = words * self.feed.batch // self.workers * 4
         most, size, start = max(1, BLOCK_BYTES // step_bytes), 1, self.start
         while start < self.feed.steps:
             yield start, min(start + size, self.feed.steps)

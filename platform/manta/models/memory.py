@@ -42,6 +42,8 @@ class Setting:
     offload: str = "none"
     overlap: bool | None = None
     bucket_bytes: int | None = None
+    teacher: int = 0  # bytes of a second model that each worker asks, and of its answers to a row
+    told: int = 0
 
 
 def moments(optimizer: str, momentum: bool) -> int:
@@ -54,13 +56,15 @@ def training(config: Config, setting: Setting) -> dict[str, int]:
 
     weights, gradients, optimizer (its moments, and the fp32 weights that it steps where those of the model are others),
     activations (with the logits), buffers (what DeepSpeed sums gradients in, weights that stage 3 gathers), and on a CPU
-    snapshot (the copy that checkpoints are written from, see `snapshot`). ZeRO (arXiv:1910.02054): stage 1 spreads the
+    snapshot (the copy that checkpoints are written from, see `snapshot`); teacher, where a second model is at hand. ZeRO (arXiv:1910.02054): stage 1 spreads the
     optimizer's part over the workers, 2 also the gradients, 3 also the weights. How DeepSpeed goes about it was read in
     and measured with deepspeed 0.19.8.
     """
     total = formulas.num_parameters(config)
     moving = total if setting.trainable is None else setting.trainable
     held = _held(config, setting, total, moving)
+    if setting.teacher:
+        held["teacher"] = setting.teacher + setting.micro_batch * setting.told
     rows = setting.micro_batch * setting.sides * _row(config, setting)
     lasting, passing = _buffers(setting, total, moving)
     if setting.optimizer == "muon":

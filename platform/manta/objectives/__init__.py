@@ -10,6 +10,8 @@ from manta.errors import InputError, Problem
 from manta.objectives.clm import clm, clm_scored
 from manta.objectives.contrast import contrast, contrast_scored, settled
 from manta.objectives.denoising import denoising
+from manta.objectives.distillation import attach as add_projection
+from manta.objectives.distillation import detach as drop_projection
 from manta.objectives.distillation import distillation
 from manta.objectives.labels import sequence_labels, sequence_scored, spans, spans_scored, token_labels
 from manta.objectives.mlm import labels_scored, mlm
@@ -19,9 +21,18 @@ from manta.objectives.multi_mlm import multi_mlm, multi_mlm_scored
 from manta.objectives.nsp import nsp, nsp_scored
 from manta.objectives.preference import preference, preference_scored
 from manta.objectives.sums import NOT_SCORED, mean
-from manta.sections.objective import Contrast, Denoising, Distillation, MultiMlm, Objective, Preference, SequenceLabels
+from manta.sections.objective import (
+    Clm,
+    Contrast,
+    Denoising,
+    Distillation,
+    MultiMlm,
+    Objective,
+    Preference,
+    SequenceLabels,
+)
 
-__all__ = ["NOT_SCORED", "TABLE", "Entry", "attach", "detach", "layouts", "loss_of", "mean", "problems", "scored_of"]  # fmt: skip
+__all__ = ["NOT_SCORED", "TABLE", "Entry", "attach", "detach", "held_out", "layouts", "loss_of", "mean", "problems", "scored_of"]  # fmt: skip
 
 # (model, batch of tensors) -> (sums, counts), both scalars or both (parts,), float32 and int64 (weighted: float32).
 Loss = Callable[..., tuple[Any, Any]]
@@ -63,19 +74,26 @@ TABLE: dict[str, Entry] = {
 }  # fmt: skip
 
 
-def loss_of(objective: Objective, teacher: Callable[..., Any] | None = None) -> Loss:
+def loss_of(objective: Objective, teacher: Any = None) -> Loss:
     """The objective's loss with its settings: (model, batch) -> (sums, counts).
 
-    `teacher` is what `distillation` asks; raises InputError if that has none.
+    `teacher` is the model that `distillation` with a live teacher asks; raises InputError if that has none.
     """
     loss = TABLE[objective.name].loss
     if isinstance(objective, MultiMlm):
         return functools.partial(loss, predecessor_weight=objective.predecessor_weight)
     if isinstance(objective, Distillation):
-        if teacher is None:
-            raise InputError("objective.name = 'distillation' needs a teacher to learn from, and there is none here")
+        if (teacher is None) == (objective.teacher_mode == "live"):
+            raise InputError(
+                f"objective.teacher_mode = {objective.teacher_mode!r} needs {'a' if teacher is None else 'no'} teacher at hand, and "
+                f"there is {'none' if teacher is None else 'one'} here"
+            )
         return functools.partial(
-            loss, teacher=teacher, temperature=objective.temperature, hard_weight=objective.hard_weight
+            loss,
+            temperature=objective.temperature,
+            hard_weight=objective.hard_weight,
+            teacher=teacher,
+            hidden=objective.hidden,
         )
     if isinstance(objective, SequenceLabels):
         return functools.partial(loss, several=objective.several, weights=objective.weights)
@@ -94,15 +112,27 @@ def scored_of(objective: Objective) -> Scored:
     return scored
 
 
-def attach(objective: Objective, model: Any, seed: int) -> Any:
-    """What is to be trained: the model, with the layers that only the objective needs; equal on all workers."""
+def held_out(objective: Objective) -> Objective:
+    """What is measured of rows that are held out: of distillation how likely the text is, whatever a teacher finds."""
+    return Clm(name="clm") if isinstance(objective, Distillation) else objective
+
+
+def attach(objective: Objective, model: Any, seed: int, width: int | None = None) -> Any:
+    """What is to be trained: the model, with the layers that only the objective needs; equal on all workers.
+
+    `width` is that of a teacher's states, where these are compared.
+    """
     if isinstance(objective, MultiMlm):
         return add_predecessor(model, seed)
+    if isinstance(objective, Distillation):
+        return model if width is None else add_projection(model, width, seed)
     return settled(model) if isinstance(objective, Contrast) else model
 
 
 def detach(objective: Objective, model: Any, weights: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     """What is to be kept: (model, its weights) without those layers. `model` is what `attach` returned."""
+    if isinstance(objective, Distillation):
+        return drop_projection(model, weights)
     return drop_predecessor(model, weights) if isinstance(objective, MultiMlm) else (model, weights)
 
 
@@ -115,7 +145,7 @@ def problems(objective: Objective, family: str, layout: str) -> Iterator[Problem
     """Why a model of `family` cannot be trained to this on rows of `layout`, each with what to do about it."""
     entry = TABLE[objective.name]
     if family not in entry.families:
-        suited = [name for name, other in TABLE.items() if family in other.families and other.layouts and name != "distillation"]  # fmt: skip
+        suited = [name for name, other in TABLE.items() if family in other.families and other.layouts]  # fmt: skip
         other = f", or for {family} objective.name={_either(suited)}" if suited else ""
         yield Problem(
             "objective.name",

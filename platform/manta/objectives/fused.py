@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,3 +46,35 @@ class CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *wanted: torch.Tensor) -> tuple[torch.Tensor | None, None]:
         (gradient,) = ctx.saved_tensors
         return (None if gradient is None else gradient.mul_(wanted[0])), None
+
+
+class RowSums(torch.autograd.Function):
+    """Sum over rows of what `loss` makes of them, scalar float32, some rows at a time and the gradient with it.
+
+    `loss(logits, *beside)` takes rows of `logits` (rows, classes) and of the tensors `beside`, through which nothing is
+    learnt, and returns the sum of their losses. What it keeps for its gradient is there for these rows alone: beside the
+    logits there is one more tensor of their size. It cannot be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, loss: Callable[..., torch.Tensor], *beside: torch.Tensor) -> Any:
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(logits) if wanted else None
+        rows = max(1, AT_ONCE.get(logits.device.type, 2**27) // logits.size(1))
+        sums = []
+        for first in range(0, logits.size(0), rows):
+            part = logits[first : first + rows].detach().requires_grad_(wanted)
+            with torch.set_grad_enabled(wanted):
+                value = loss(part, *(tensor[first : first + rows] for tensor in beside))
+            sums.append(value.detach())
+            if gradient is not None:
+                (gradient[first : first + rows],) = torch.autograd.grad(value, part)
+        ctx.save_for_backward(gradient)
+        ctx.num_inputs = 2 + len(beside)
+        return torch.stack(sums).sum() if sums else logits.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *wanted: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return (None if gradient is None else gradient.mul_(wanted[0]), *[None] * (ctx.num_inputs - 1))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from manta import artifact
 from manta.errors import InputError
-from manta.plan import gpus, mixing, others, sources
+from manta.plan import gpus, mixing, others, sources, teaching
 from manta.plan.figures import GIB, RAY_BYTES, WORKER_BYTES, Figures, Given
 from manta.plan.sources import Rows, Training
 from manta.schema import CompressRecipe, PretrainRecipe, TuneRecipe
@@ -68,15 +68,18 @@ def train(recipe: Training, figures: Figures, given: Given, at_once: int = 1) ->
         work = mixing.flops(mixed, config, figures) if mixed else figures["tokens"] * each
         figures["flops"] = work * figures.get("trials", 1)
     setting = _setting(recipe, rows, moving, figures)
-    figures["disk_bytes"] = figures.get("trials", 1) * _disk(recipe, figures["parameters"], moving)
+    setting, told = teaching.planned(recipe, config, rows, setting, figures)
+    figures["disk_bytes"] = figures.get("trials", 1) * _disk(recipe, figures["parameters"], moving) + told
     if given.gpu is not None:
         gpus.advise(recipe, config, setting, figures, given)
+        teaching.hours(figures)
         return
     _memory(recipe, config, setting, figures, at_once)
     if "flops" in figures:
         figures["hours"] = figures["flops"] / _rate(recipe, given, notes) / 3600
     if given.measure:
         _try(recipe, figures)
+    teaching.hours(figures)
 
 
 def _length(recipe: Training, rows: Rows | None, given: Given, figures: Figures) -> None:

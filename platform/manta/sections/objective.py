@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, model_validator
 
-from manta.sections.base import Fraction, PositiveFloat, Section
+from manta.sections.base import Fraction, Model, Positive, PositiveFloat, Section
 
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Length = Annotated[float, Field(ge=1.0)]
 
 MEAN_SPAN = 3.0
+TOP_K = 64
 
 
 class Clm(Section):
@@ -93,14 +94,49 @@ class Denoising(Section):
     method: Annotated[Spans | Infilling, Discriminator("kind")] = Spans(kind="spans")
 
 
-class Distillation(Section):
+class Hidden(Section):
+    """States on the way to the answer, which are to be those of the teacher at the same share of the depth."""
+
+    weight: PositiveFloat = 1.0
+    measure: Literal["mse", "cosine"] = Field(
+        "cosine", description="mse: mean squared difference (arXiv:1909.10351); cosine: 1 - cosine (arXiv:1910.01108)"
+    )
+
+
+class Taught(Section):
     """A teacher's probabilities of each token beside the token itself (Hinton et al. 2015, arXiv:1503.02531)."""
 
-    name: Literal["distillation"]
-    temperature: PositiveFloat = Field(2.0, description="flattens both models' probabilities before they are compared")
+    teacher: Model = Field(description="the model to learn from, with the same tokenizer")
+    temperature: PositiveFloat = Field(1.0, description="flattens both models' probabilities before they are compared")
     hard_weight: Fraction = Field(
-        0.5, description="of the loss, the share of the text's own tokens; the rest teacher's"
+        0.1, description="of the loss, the share of the text's own tokens; the rest is the teacher's"
     )
+    hidden: Hidden | None = Field(None, description="also compare states on the way, of a teacher that is at hand")
+
+
+class Distillation(Taught):
+    """A teacher's probabilities, computed once before training and stored, or asked for in each step."""
+
+    name: Literal["distillation"]
+    teacher_mode: Literal["stored", "live"] = Field(
+        "stored", description="stored: its likeliest tokens, once; live: all tokens, by a copy in each worker"
+    )
+    top_k: Positive | None = Field(
+        None, description=f"teacher_mode: stored: how many of the likeliest tokens; none is {TOP_K}"
+    )
+
+    @model_validator(mode="after")
+    def what_fits(self) -> Distillation:
+        if self.teacher_mode == "stored" and self.hidden is not None:
+            raise ValueError("states on the way are not stored: set teacher_mode=live, or leave hidden out")
+        if self.teacher_mode == "live" and self.top_k is not None:
+            raise ValueError("a live teacher tells of all tokens: set teacher_mode=stored, or leave top_k out")
+        return self
+
+    @property
+    def likeliest(self) -> int:
+        """How many of the teacher's tokens are stored, if the vocabulary has as many."""
+        return TOP_K if self.top_k is None else self.top_k
 
 
 class SequenceLabels(Section):
@@ -139,7 +175,7 @@ class Contrast(Section):
     temperature: PositiveFloat = 0.05
 
 
-Pretraining = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm, Discriminator("name")]
+Pretraining = Annotated[Clm | Mlm | Nsp | Denoising | MultiMlm | Distillation, Discriminator("name")]
 Labelling = SequenceLabels | TokenLabels | AnswerSpan
 Comparing = Preference | Contrast
 Objective = Annotated[

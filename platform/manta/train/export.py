@@ -9,7 +9,7 @@ from typing import Any
 
 from manta.errors import StageFailed
 from manta.objectives import detach
-from manta.schema import FinetuneRecipe, PretrainRecipe
+from manta.schema import FinetuneRecipe
 from manta.sections.resources import TrainResources
 from manta.sections.tasks import EmbeddingTask
 from manta.storage import Folder
@@ -35,8 +35,7 @@ def export(job: Job, engine: Any, model: Any, folder: Folder) -> None:
     weights = engine.weights()
     if weights is None:
         return
-    if isinstance(job.recipe, PretrainRecipe):
-        model, weights = detach(job.recipe.objective, model, weights)
+    model, weights = detach(job.objective, model, weights)
     parts = {"model": lambda path: model.save_pretrained(path, state_dict=weights)}
     if isinstance(job.recipe, FinetuneRecipe):
         from manta import adapt

@@ -13,6 +13,7 @@ from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.sections.objective import Objective
 from manta.storage import Folder
 from manta.tasks.labels import Labels
+from manta.train import teacher
 from manta.train.marks import Marks
 
 
@@ -33,6 +34,7 @@ class Job:
     labels: Labels | None = None  # of a task that labels
     head: dict[str, Any] | None = None  # what config.json is to say of its head
     marks: Marks | None = None  # at which the run asks whether it is to go on
+    teacher: str | None = None  # Hugging Face directory of the model to learn from
     tokens: int | None = None  # that embeddings must have rows for, where the task brings tokens of its own
     # Of a mix, whose first stream is this job's own feed and objective:
     shares: tuple[int, ...] = (1,)  # of the steps, of each stream
@@ -62,10 +64,11 @@ def model_of(job: Job, note: Callable[[str], Any]) -> Any:
     """The model as training starts: from scratch or from a source, adapted if the recipe says so; equal on all ranks."""
     import torch
 
+    width = teacher.width(job)
     if job.config is not None:
         from manta.models.build import build
 
-        return attach(job.objective, build(job.config, job.recipe.seed, job.objective.name), job.recipe.seed)
+        return attach(job.objective, build(job.config, job.recipe.seed, job.objective.name), job.recipe.seed, width)
     from manta.models.load import load
 
     assert job.source is not None
@@ -80,7 +83,7 @@ def model_of(job: Job, note: Callable[[str], Any]) -> Any:
         torch.manual_seed(job.recipe.seed)
         model = adapt.apply(model, job.recipe.adapt)
         note(adapt.describe(model))
-    return attach(job.objective, model, job.recipe.seed)
+    return attach(job.objective, model, job.recipe.seed, width)
 
 
 def _grow(model: Any, tokens: int, seed: int) -> None:

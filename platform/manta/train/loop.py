@@ -13,7 +13,7 @@ from manta.errors import MantaError
 from manta.objectives import loss_of, scored_of
 from manta.schema import PretrainRecipe
 from manta.storage import Folder
-from manta.train import checkpoint, exhausted, mixed, notice, optimizers, streams, unfreezing, validation
+from manta.train import checkpoint, exhausted, mixed, notice, optimizers, streams, teacher, unfreezing, validation
 from manta.train import speed as speeds
 from manta.train.course import Course
 from manta.train.driver import Driver
@@ -65,7 +65,7 @@ def train(job: Job) -> dict[str, Any]:
     recipe, folder, rank = job.recipe, Folder(job.folder), ray.train.get_context().get_world_rank()
     resources = recipe.resources
     engines.prepare_process(resources)
-    losses = [loss_of(stream.objective) for stream in job.streams]  # of a mix each its own
+    losses = [loss_of(stream.objective, teacher.at_hand(stream)) for stream in job.streams]  # of a mix each its own
     counts = [scored_of(stream.objective) for stream in job.streams]
     driver = Driver(job, rank, state)
     universal = state is not None and checkpoint.needs_conversion(state, resources.workers, resources.zero_stage)

@@ -115,7 +115,7 @@ def _check_text(recipe: mix.Side, inputs: Mapping[str, Resolved]) -> None:
             f"data.shards = {shards.ref!r} holds no validation rows, so the mean loss of the mix would leave it out: prepare it with a "
             "higher data.validation_fraction"
         )
-    read, own = _vocabulary(Folder(f"{shards.path}/tokenizer")), _vocabulary(Folder(load.model_url(model)))
+    read, own = vocabulary(Folder(f"{shards.path}/tokenizer")), vocabulary(Folder(load.model_url(model)))
     if read is not None and own is not None and read != own:
         raise InputError(
             f"data.shards = {shards.ref!r} was prepared with another tokenizer than that of model.source = {model.ref!r}: prepare "
@@ -123,7 +123,7 @@ def _check_text(recipe: mix.Side, inputs: Mapping[str, Resolved]) -> None:
         )
 
 
-def _vocabulary(folder: Folder) -> Any:
+def vocabulary(folder: Folder) -> Any:
     """Which token has which number, of the tokenizer in a folder; None where it does not say so in a file of its own."""
     if not folder.exists("tokenizer.json"):
         return None

@@ -13,6 +13,7 @@ from manta.sections.objective import (
     Clm,
     Contrast,
     Denoising,
+    Distillation,
     Objective,
     Preference,
     SequenceLabels,
@@ -77,5 +78,12 @@ def objective_of(
         found = Preference(name="preference", beta=task.beta, label_smoothing=task.label_smoothing)
     elif isinstance(task, EmbeddingTask):
         found = Contrast(name="contrast", group=task.group, temperature=task.temperature)
+    if recipe.distil is not None:
+        if not isinstance(found, Clm):
+            raise InputError(
+                f"distil: task.name = {task.name!r} with a model of type {config['model_type']!r} is taught by examples alone, only answers "
+                "that a decoder writes can be learnt from a teacher: set distil=null"
+            )
+        found = Distillation(name="distillation", teacher_mode="live", **dict(recipe.distil))
     classes.suited(config, found.name)  # refuses types that have no such head
     return found

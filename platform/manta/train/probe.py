@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +99,7 @@ def worker(job: Any) -> dict[str, Any]:
 
     from manta.objectives import loss_of, scored_of
     from manta.train import engine as engines
-    from manta.train import shm_op
+    from manta.train import shm_op, teacher
     from manta.train.job import model_of
 
     recipe, rank = job.recipe, ray.train.get_context().get_world_rank()
@@ -111,7 +111,12 @@ def worker(job: Any) -> dict[str, Any]:
     def engine_of(model: Any) -> Any:
         by_layer = recipe.unfreezing is not None
         return engines.Engine(
-            model, loss_of(job.objective), recipe.optimizer, resources, job.accumulation, by_layer=by_layer
+            model,
+            loss_of(job.objective, teacher.at_hand(job)),
+            recipe.optimizer,
+            resources,
+            job.accumulation,
+            by_layer=by_layer,
         )
 
     steps = min(STEPS + 1, job.feed.steps)
@@ -131,7 +136,7 @@ def _first(feed: Any, steps: int, rank: int, workers: int) -> Iterator[dict[str,
 
     for step in range(steps):
         found = read_steps(feed, np.array([step]), rank, workers)
-        yield {name: found[name][0] for name in feed.columns}
+        yield {name: found[name][0] for name in feed.delivered}
 
 
 # --- on the driver ---------------------------------------------------------------------------------------------------
@@ -152,7 +157,7 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
     from manta.data.shards import load_index
     from manta.progress import Progress
     from manta.storage import Folder
-    from manta.train import run
+    from manta.train import lessons, run
 
     if isinstance(recipe, FinetuneRecipe) and recipe.mix:
         raise InputError(
@@ -166,6 +171,8 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
     with tempfile.TemporaryDirectory(prefix="manta-probe-") as scratch:
         draft = artifact.Draft(Folder(scratch), {}, inputs, resumed=False)
         job = run.make_job(recipe, draft, None, Progress(quiet=True))
+        few = replace(job, feed=replace(job.feed, steps=min(STEPS + 1, job.feed.steps)))
+        lessons.store(few, Progress(quiet=True))
         index = load_index(job.feed.shards)
         trainer = TorchTrainer(
             worker,

@@ -17,7 +17,7 @@ from manta.errors import InputError, Problem, RecipeError, StageFailed
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe, PretrainRecipe, Recipe
 from manta.sections.model import NewModel
-from manta.sections.objective import Clm, Masking, Objective, Preference
+from manta.sections.objective import Clm, Distillation, Masking, Objective, Preference
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
 from manta.train import mixed, optimizers, samples, schedule, shm_op, zero
@@ -41,9 +41,11 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     optimizers.check(recipe.optimizer.name, recipe.resources.zero_stage)
     zero.check(recipe.optimizer, recipe.resources)
     _check_compiler(recipe.resources)
+    from manta.models import classes, formulas, load, presets
+    from manta.train import comparing, teacher
+
     if isinstance(recipe, FinetuneRecipe):
         from manta.tasks.encoding import rows
-        from manta.train import comparing
         from manta.train.objective import objective_of
 
         known = _config(inputs)
@@ -52,13 +54,13 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
         rows.check(recipe, dict(inputs))
         if known is not None:
             objective_of(recipe, known)
+            teacher.check(recipe, inputs, known, Folder(load.model_url(inputs["model.source"])))
         if recipe.batch.samples is not None:
             schedule.accumulation(recipe.batch.samples, recipe.resources)
         return
     if recipe.samples is not None:
         samples.check(recipe.objective.name, recipe.resources.zero_stage)
     from manta.data.shards import load_index
-    from manta.models import classes, formulas, load, presets
     from manta.objectives import problems
 
     index = load_index(inputs["data.shards"].path)
@@ -84,6 +86,7 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
     positions = formulas.max_positions(config)
     if positions is not None and index.seq_len > positions:
         raise InputError(f"the rows of {index.seq_len} tokens exceed the model's {positions} positions: {remedy}")
+    teacher.check(recipe, inputs, config, Folder(inputs["data.shards"].path) / "tokenizer", index)
 
 
 def _check_early_stop(recipe: FinetuneRecipe, config: Mapping[str, Any]) -> None:
@@ -139,10 +142,12 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     """Train `recipe` into `draft`; returns steps, tokens, losses, perplexity, parameters, speed.
 
     Raises Halted where training was told to stop at one of `marks`. Ctrl-C lets the workers finish their step and save,
-    then raises KeyboardInterrupt. Raises StageFailed when the
-    workers failed more often than resources.max_restarts, or when training itself cannot go on.
+    then raises KeyboardInterrupt. Raises StageFailed when the workers failed more often than resources.max_restarts, or
+    when training itself cannot go on.
     """
     assert isinstance(recipe, PretrainRecipe | FinetuneRecipe)
+    from manta.train import lessons, teacher
+
     resources = recipe.resources
     cluster.connect(resources.address, resources.workers * resources.cpus_per_worker)
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
@@ -151,6 +156,7 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
             _ask_before(stream.recipe, place, progress, marks)
     with cluster.relay(progress) as mailbox:
         job = make_job(recipe, draft, mailbox, progress, marks)
+        lessons.store(job, progress)
         while (figures := _fit(job, progress)).pop("moving", False):
             progress.note(
                 f"a node of this run is about to leave: saved at step {figures['step']}, carrying on where there is room for "
@@ -163,6 +169,7 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     if figures.pop("stopped"):
         raise KeyboardInterrupt(f"stopped at step {figures['step']}, saved")
     figures.pop("step")
+    draft.folder.clear(teacher.FOLDER)
     return figures
 
 
@@ -177,6 +184,7 @@ def make_job(
     from manta.data.stream import Feed, padding_share
     from manta.models import load, presets
     from manta.tasks import labels
+    from manta.train import teacher
     from manta.train.job import Job
     from manta.train.objective import objective_of
 
@@ -224,7 +232,7 @@ def make_job(
     padding = 0.0 if feed.trim is None else padding_share(feed)
     if feed.trim is not None:
         progress.note(f"{padding:.1%} of the tokens that the first epoch's steps work on are padding")
-    return Job(
+    job = Job(
         recipe=recipe,
         objective=objective,
         folder=draft.folder.url,
@@ -240,6 +248,7 @@ def make_job(
         head=head,
         tokens=index.vocab_size if grown else None,
     )
+    return teacher.joined(job, draft)
 
 
 def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any, where: str) -> float:
@@ -251,7 +260,7 @@ def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any, w
     if index.layout == "examples":
         told = json.loads(Folder(where).read_text("report.json"))["train"]
         seq_len, target = (max(1, round(told[name] / told["rows"])) for name in ("tokens", "trained_tokens"))
-        scored = told["trained_share"] if isinstance(objective, Clm | Preference) else 1.0
+        scored = told["trained_share"] if isinstance(objective, Clm | Distillation | Preference) else 1.0
     sides = sum(column.endswith("input_ids") for column in index.columns)  # texts that a row holds side by side
     return sides * formulas.flops_per_token(classes.suited(config, objective.name), seq_len, target, scored)
 

@@ -79,7 +79,12 @@ def _spans(job: _Job, prompt: str) -> str:
 
 
 # objective -> what a model trained on it can show
-SHOWS: dict[str, Callable[[_Job, str], str]] = {"clm": _continue, "mlm": _fill, "denoising": _spans}
+SHOWS: dict[str, Callable[[_Job, str], str]] = {
+    "clm": _continue,
+    "distillation": _continue,
+    "mlm": _fill,
+    "denoising": _spans,
+}
 
 
 def check(objective: str, zero_stage: int) -> None:

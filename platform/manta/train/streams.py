@@ -50,7 +50,7 @@ class OrderedStreams(ray.train.DataConfig):
 
 def batches(found: Parts) -> Iterator[tuple[int, int, dict[str, np.ndarray]]]:
     """Yield (step, stream, {column: int32 (rows, ...)}) for each step of the run, in order, this rank's rows of it."""
-    readers = [stream.batches(part, part.feed.columns) for part in found.parts]
+    readers = [stream.batches(part, part.feed.delivered) for part in found.parts]
     taken = found.order.before(found.start)
     for step in range(found.start, found.steps):
         number = found.order.stream(step)

