@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def measure(
     recipe: EvaluateRecipe, role: str, source: Resolved, inputs: dict[str, Resolved], folder: Folder, mailbox: Any
 ) -> None:
     """Measure `source` and write the outcome to `file_of(role)` in the folder: see `_measure` for what it holds."""
-    from manta.models.load import model_config, model_folder
+    from manta.models.load import model_config, model_folder, weight_bytes
 
     def note(text: str) -> None:
         mailbox.put.remote({"note": f"{role}: {text}"})
@@ -53,6 +54,8 @@ def measure(
             outcome = asking.measure(recipe, model, inputs, note, source)
         else:
             outcome = (labelling.measure if labelling_task else _measure)(recipe, model, inputs, note, source)
+        outcome["weight_bytes"] = weight_bytes(model)
+        outcome["compressed"] = source.kind == "compress" or "quantization_config" in model_config(str(model))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     outcome["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
     folder.write_text(file_of(role), json.dumps(outcome))
@@ -84,7 +87,8 @@ def _measure(
     else:
         engine = engines.load(settings.engine, model, settings.dtype, longest)
         note(f"loaded into {settings.engine}")
-    nll = engine.nll(rows) if rows else []
+    logs = engine.logs(rows) if rows else []
+    nll = [-math.fsum(row) for row in logs]
     tokens = [len(row) - 1 for row in rows]
     if nll:
         note(f"perplexity {perplexity(nll, tokens):.4g} over {sum(tokens):,} tokens")
@@ -97,7 +101,7 @@ def _measure(
         "tokens": tokens,
         "predictions": predictions,
         "references": asked.references,
-        "engine_gap": _engine_gap(recipe, model, rows[:GAP_ROWS], nll[:GAP_ROWS]),
+        **_engine_gap(recipe, model, engine, (rows or asked.prompts)[:GAP_ROWS], logs[:GAP_ROWS]),
     }
 
 
@@ -158,10 +162,24 @@ def limits(prompts: Sequence[Sequence[int]], positions: int, wanted: int) -> lis
     return [min(wanted, positions - len(prompt)) for prompt in prompts]
 
 
-def _engine_gap(recipe: EvaluateRecipe, model: Path, rows: list[list[int]], nll: list[float]) -> float | None:
-    """How far the serving engine's perplexity is from that of transformers in float32 for the same files, relatively."""
+def _engine_gap(
+    recipe: EvaluateRecipe, model: Path, engine: Engine, rows: list[list[int]], logs: list[list[float]]
+) -> dict[str, float | None]:
+    """How far the serving engine is from transformers in float32 for the same files: see `gaps`. `logs` are what it said of
+    `rows` already; where no rows are scored, it is asked about the task's questions."""
     if recipe.evaluate.engine == "transformers" or recipe.gate.engine_gap is None or not rows:
-        return None
-    tokens = [len(row) - 1 for row in rows]
+        return {"engine_gap": None}
     reference = engines.load("transformers", model, "float32", max(map(len, rows)))
-    return relative_gap(perplexity(nll, tokens), perplexity(reference.nll(rows), tokens))
+    return gaps(logs or engine.logs(rows), reference.logs(rows))
+
+
+def gaps(logs: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Two engines' log-probabilities (nats) of the same tokens, by row.
+
+    `engine_gap` is the relative difference of perplexity. `token_gap` is the mean distance of a token's log-probability,
+    which also shows errors that raise as many tokens as they lower, so that perplexity stays where it was.
+    """
+    ours, theirs = ([log for row in side for log in row] for side in (logs, reference))
+    distance = math.fsum(abs(one - other) for one, other in zip(ours, theirs, strict=True)) / len(ours)
+    told = [perplexity([-math.fsum(side)], [len(side)]) for side in (ours, theirs)]
+    return {"engine_gap": relative_gap(*told), "token_gap": distance if math.isfinite(distance) else math.inf}

@@ -1,18 +1,16 @@
-"""How much of the base a model has kept, in per cent, how sure that is, and whether it is enough."""
+"""How much of the base a model has kept, in per cent, and how sure that is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from manta.evaluate import bootstrap
 from manta.evaluate.bootstrap import Formula
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from manta.sections.outcome import Gate
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -76,28 +74,3 @@ def score_recovery_interval(shares: Shares, base: Shares, seed: int) -> tuple[fl
 def relative_gap(a: float, b: float) -> float:
     """|a - b| / b; infinite where either is not finite."""
     return abs(a - b) / b if math.isfinite(a) and math.isfinite(b) else math.inf
-
-
-def missed(gate: Gate, figures: Mapping[str, Any]) -> list[str]:
-    """What the gate demands and `figures` do not give, one sentence each; empty when the model passes.
-
-    A figure that is None counts as missed: what could not be measured was not proved.
-    """
-    misses = []
-    for name in ("perplexity_recovery", "score_recovery"):
-        demanded, reached = getattr(gate, name), figures.get(name)
-        if demanded is None:
-            continue
-        if reached is None:
-            misses.append(f"{name} could not be measured (the base scores 0); the gate demands {demanded:g}%")
-        elif not reached >= demanded:
-            misses.append(f"{name} is {reached:.2f}%, the gate demands {demanded:g}%")
-    for name in ("engine_gap", "base_engine_gap"):
-        gap = figures.get(name)
-        if gate.engine_gap is not None and gap is not None and not gap <= gate.engine_gap:
-            which = "the base" if name.startswith("base") else "this model"
-            misses.append(
-                f"vllm and transformers disagree on {which}: perplexity differs by {gap:.1%}, gate.engine_gap allows {gate.engine_gap:.1%} "
-                "(its files are wrong, or one engine reads them wrongly)"
-            )
-    return misses

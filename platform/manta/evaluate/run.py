@@ -10,7 +10,7 @@ from typing import Any
 from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
-from manta.evaluate import asking, comparing, copies, explanations, labelling, recovery
+from manta.evaluate import asking, comparing, copies, explanations, gate, labelling, recovery, speed
 from manta.evaluate.harness import stage as harness
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.parity import stage as parity
@@ -36,7 +36,7 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     copies.check(recipe)
     trial.check(recipe)
     harness.check(recipe, inputs)
-    settings, gate = recipe.evaluate, recipe.gate
+    settings = recipe.evaluate
     rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
     if rows and recipe.data.shards is None:
         raise InputError(
@@ -46,14 +46,10 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
         raise InputError(
             "data.examples and evaluate.task go together: set both (and evaluate.task_samples above 0), or neither"
         )
-    if not rows and not task and not settings.parity and settings.harness is None:
+    alone = settings.parity or settings.harness is not None or settings.speed is not None
+    if not rows and not task and not alone:
         raise InputError("nothing to evaluate: set data.shards (perplexity) or data.examples and evaluate.task (score)")
-    for figure, measured in (("perplexity_recovery", rows), ("score_recovery", task)):
-        if getattr(gate, figure) is not None and not (measured and recipe.model.base):
-            needed = "data.shards" if figure == "perplexity_recovery" else "evaluate.task"
-            raise InputError(
-                f"gate.{figure} = {getattr(gate, figure):g} cannot be measured: set model.base and {needed}"
-            )
+    gate.check(recipe, rows, task)
     if rows:
         _check_rows(inputs)
     if task:
@@ -102,7 +98,10 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     models = {name: draft.inputs[role] for name, role in ROLES.items() if role in draft.inputs}
     _measure(recipe, draft, models if measures(recipe) else {}, progress)
     measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models if measures(recipe)}
-    report = summarise(recipe, comparing.settled(recipe, measured or {"model": NOTHING}))
+    timed = speed.found(draft.folder) if recipe.evaluate.speed else None
+    report = summarise(recipe, comparing.settled(recipe, measured or {"model": NOTHING}), timed)
+    if timed is not None and (told := speed.disturbed(report["figures"])):
+        progress.note(told)
     found = parity.found(draft.folder) if recipe.evaluate.parity else None
     if found is not None:
         parity.add(report["figures"], found)
@@ -116,7 +115,7 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     explanations.store(measured.get("model", {}), draft.folder)
     draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     figures: dict[str, Any] = report["figures"]
-    outcomes = [*measured.values(), *([found] if found else []), *([asked] if asked else [])]
+    outcomes = [*measured.values(), *([one for one in (found, asked, timed) if one])]
     return figures | {
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in outcomes),
@@ -135,14 +134,17 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
     resources, left = recipe.resources, [name for name in models if not draft.folder.exists(file_of(name))]
     compares = recipe.evaluate.parity and not draft.folder.exists(parity.FILE)
     asks = recipe.evaluate.harness is not None and not draft.folder.exists(harness.FILE)
-    if not left and not compares and not asks:
+    settings = recipe.evaluate.speed
+    times = settings is not None and not draft.folder.exists(speed.FILE)
+    if not left and not compares and not asks and not times:
         return
-    cluster.connect(resources.address, resources.cpus)
-    cluster.check_fits(resources.workers, max(1, resources.cpus // resources.workers), 0)
+    threads = max(resources.cpus, settings.cpus if settings is not None else 1)
+    cluster.connect(resources.address, threads)
+    cluster.check_fits(resources.workers, max(1, threads // resources.workers), 0)
     # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core. Several
     # workers are a model's own, and take the CPUs from the process that shares the work out to them.
     spread = resources.workers > 1
-    share = max(1, resources.cpus // (len(left) + compares + asks))
+    share = max(1, resources.cpus // max(1, len(left) + compares + asks))
     with cluster.relay(progress) as mailbox:
         calls = [
             isolate.Call(
@@ -162,7 +164,11 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
             arguments = (recipe, source, draft.inputs, draft.folder, mailbox)
             calls.append(isolate.Call(harness.measure, arguments, share, memory_bytes(source), harness.ENVIRONMENT))
         for together in [[call] for call in calls] if spread else [calls]:
-            isolate.run(together, f"evaluate {recipe.name}")
+            if together:
+                isolate.run(together, f"evaluate {recipe.name}")
+    if times:  # last and alone: what else the evaluation starts has ended
+        pair = {name: draft.inputs[role] for name, role in ROLES.items() if role in draft.inputs}
+        speed.measure(recipe, pair, draft.folder, memory_bytes, progress.note)
 
 
 def memory_bytes(model: Resolved) -> int:
@@ -173,8 +179,11 @@ def memory_bytes(model: Resolved) -> int:
     return 4 * weights + (2 << 30)
 
 
-def summarise(recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Figures, intervals and single results from the measurements of "model" and, if it was measured, "base"."""
+def summarise(
+    recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Figures, intervals and single results from the measurements of "model" and, if it was measured, "base"; `timed` is
+    what `speed` found of both."""
     model, base = measured["model"], measured.get("base")
     figures: dict[str, Any] = {}
     report: dict[str, Any] = {"figures": figures, "intervals": {}}
@@ -184,13 +193,31 @@ def summarise(recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]]) -> di
         assert recipe.evaluate.task is not None
         _add_score(report, recipe.evaluate.task.name, model, base, recipe.seed)
         _add_robustness(report, recipe, model)
-    figures["engine_gap"] = model["engine_gap"]
-    if base is not None:
-        figures["base_engine_gap"] = base["engine_gap"]
+    _add_sizes(figures, measured, timed)
+    if timed is not None:
+        assert recipe.evaluate.speed is not None
+        speed.add(report, timed, recipe.evaluate.speed, recipe.seed)
+    for prefix, one in (("", model), ("base_", base)):
+        if one is not None:
+            figures[f"{prefix}engine_gap"] = one["engine_gap"]
+            if one.get("token_gap") is not None:
+                figures[f"{prefix}token_gap"] = one["token_gap"]
     figures["gate"] = recipe.gate.model_dump(mode="json", exclude_none=True)
-    figures["missed"] = recovery.missed(recipe.gate, figures)
+    figures["missed"] = gate.missed(recipe.gate, figures, report["intervals"], bool(model.get("compressed")))
     figures["passed"] = not figures["missed"]
     return report
+
+
+def _add_sizes(
+    figures: dict[str, Any], measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None
+) -> None:
+    """Bytes of the weights, by whoever has seen them."""
+    seen = {**(timed["usage"] if timed else {}), **measured}
+    sizes = {role: seen[role]["weight_bytes"] for role in ("model", "base") if "weight_bytes" in seen.get(role, {})}
+    if "model" in sizes:
+        figures["size_bytes"] = sizes["model"]
+    if len(sizes) == 2:
+        figures |= {"base_size_bytes": sizes["base"], "size_ratio": round(sizes["model"] / sizes["base"], 4)}
 
 
 def finite(value: Any) -> Any:
@@ -210,6 +237,7 @@ def _add_perplexity(report: dict[str, Any], model: dict[str, Any], base: dict[st
     report["nll"] = {"model": model["nll"], "tokens": tokens}
     if base is not None:
         figures["base_perplexity"] = perplexity(base["nll"], tokens)
+        figures["perplexity_ratio"] = figures["perplexity"] / figures["base_perplexity"]
         figures["perplexity_recovery"] = recovery.perplexity_recovery(figures["perplexity"], figures["base_perplexity"])
         intervals["perplexity_recovery"] = recovery.perplexity_recovery_interval(
             model["nll"], base["nll"], tokens, seed

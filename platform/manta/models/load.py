@@ -38,6 +38,12 @@ def model_config(url: str) -> dict[str, Any]:
     return dict(json.loads(Folder(url).read_text("config.json")))
 
 
+def weight_bytes(model: Path) -> int:
+    """Bytes of the weights of a Hugging Face directory: its safetensors files, or the older format's."""
+    files = list(model.glob("*.safetensors")) or list(model.glob("pytorch_model*.bin"))
+    return sum(file.stat().st_size for file in files)
+
+
 def load(
     folder: Path,
     precision: str = "fp32",

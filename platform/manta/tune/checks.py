@@ -79,6 +79,10 @@ def _together(recipe: TuneRecipe) -> Iterator[Problem]:
         yield Problem(
             "search.warm_start", search.warm_start, f"{search.method} learns from no results: set search.method=tpe"
         )
+    evaluated, at_once = recipe.after.evaluate, recipe.resources.concurrent_trials
+    if evaluated is not None and evaluated.evaluate.speed is not None and at_once > 1:
+        remedy = "speed is measured while nothing else runs: set resources.concurrent_trials=1, or leave after.evaluate.evaluate.speed out"
+        yield Problem("resources.concurrent_trials", at_once, remedy)
     if search.early is None or search.population is not None:
         return
     if trial.kind == "compress":
