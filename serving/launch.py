@@ -24,7 +24,10 @@ MIN_KEY_CHARS = 16
 # Classes of Transformers that end so judge a text or fill gaps; types that vLLM does not know.
 WRITE_NO_TEXT = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining", "BertModel")  # fmt: skip
 NOT_IN_VLLM = ("lstm",)
-RECOVERIES = ("perplexity_recovery", "score_recovery")  # one of which proves that a compressed model was compared with its base
+RECOVERIES = (
+    "perplexity_recovery",
+    "score_recovery",
+)  # one of which proves that a compressed model was compared with its base
 VLLM_COMPARED = "parity_vllm_transformers"  # the figure of an evaluation that asked vLLM what it believes
 
 

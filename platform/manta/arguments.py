@@ -98,7 +98,9 @@ def _schemes(stage: argparse.ArgumentParser) -> None:
     words = stage.add_argument_group(
         "without a recipe file", "a few schemes are tried and measured, and the best that keeps the target is kept"
     )
-    words.add_argument("--model", metavar="MODEL", help="Hugging Face directory, a run such as runs/NAME, or package:NAME")
+    words.add_argument(
+        "--model", metavar="MODEL", help="Hugging Face directory, a run such as runs/NAME, or package:NAME"
+    )
     words.add_argument("--for", dest="hardware", metavar="HARDWARE", help="what will serve it: cpu or h100")
     words.add_argument(
         "--target",
@@ -108,7 +110,9 @@ def _schemes(stage: argparse.ArgumentParser) -> None:
         help="'size 0.5', 'perplexity 1.05', 'speed 1.3' or 'throughput 1.2', ratios to the model's own; several: all of them",
     )
     words.add_argument(
-        "--data", metavar="SHARDS", help="prepared rows to calibrate and judge with (default: those of the model's lineage)"
+        "--data",
+        metavar="SHARDS",
+        help="prepared rows to calibrate and judge with (default: those of the model's lineage)",
     )
 
 

@@ -26,6 +26,7 @@ class Demand(NamedTuple):
 
 DEMANDS = {
     "perplexity_recovery": Demand(True, "{:.2f}%", "model.base and data.shards"),
+    "token_drift": Demand(False, "{:.4f}", "model.base and data.shards"),
     "score_recovery": Demand(True, "{:.2f}%", "model.base and evaluate.task"),
     "size_ratio": Demand(False, "{:.3f}", "model.base"),
     "speedup_1": Demand(True, "{:.2f}", "model.base and evaluate.speed"),
@@ -41,6 +42,7 @@ def check(recipe: EvaluateRecipe, rows: bool, task: bool) -> None:
     gate, speed, base = recipe.gate, recipe.evaluate.speed, recipe.model.base is not None
     measured = {
         "perplexity_recovery": base and rows,
+        "token_drift": base and rows,
         "score_recovery": base and task,
         "size_ratio": base and (rows or task or speed is not None),
         "first_token_ms": speed is not None,
@@ -86,24 +88,38 @@ def missed(
                 "with confidence: measure more rows, examples or rounds, or take a gentler method"
             )
     kept = figures.get("perplexity_recovery")
-    if compressed and gate.perplexity_recovery is None and "perplexity_recovery" in figures:
-        if kept is None or not kept >= COLLAPSED:
-            misses.append(
-                f"perplexity_recovery is {'not a number' if kept is None else f'{kept:.2f}%'}: the model's files are wrong, or it was "
-                "taken apart and not healed (set gate.perplexity_recovery to let such a model pass)"
-            )
+    judged = gate.perplexity_recovery is None and "perplexity_recovery" in figures
+    if compressed and judged and not (kept is not None and kept >= COLLAPSED):
+        misses.append(
+            f"perplexity_recovery is {'not a number' if kept is None else f'{kept:.2f}%'}: the model's files are wrong, or it was "
+            "taken apart and not healed (set gate.perplexity_recovery to let such a model pass)"
+        )
     return [*misses, *_gaps(gate, figures)]
 
 
 def _gaps(gate: Gate, figures: Mapping[str, Any]) -> list[str]:
+    if gate.engine_gap is None:
+        return []
+    explained = figures.get("token_gap_explained") if gate.token_gap is None else gate.token_gap
+    judged = {
+        "engine_gap": ("perplexity differs by {:.1%}, gate.engine_gap allows {:.1%}", gate.engine_gap),
+        "base_engine_gap": ("perplexity differs by {:.1%}, gate.engine_gap allows {:.1%}", gate.engine_gap),
+        "token_gap": (
+            "a token's log-probability differs by {:.4f} nats on average, "
+            + (
+                "precision and compression explain {:.4f}" if gate.token_gap is None else "gate.token_gap allows {:.4f}"
+            ),
+            explained,
+        ),
+    }
     misses = []
-    for name in ("engine_gap", "base_engine_gap"):
+    for name, (words, allowed) in judged.items():
         gap = figures.get(name)
-        if gate.engine_gap is not None and gap is not None and not gap <= gate.engine_gap:
+        if allowed is not None and gap is not None and not gap <= allowed:
             which = "the base" if name.startswith("base") else "this model"
             misses.append(
-                f"vllm and transformers disagree on {which}: perplexity differs by {gap:.1%}, gate.engine_gap allows {gate.engine_gap:.1%} "
-                "(its files are wrong, or one engine reads them wrongly)"
+                f"vllm and transformers disagree on {which}: {words.format(gap, allowed)} (its files are wrong, or one "
+                "engine reads them wrongly)"
             )
     return misses
 

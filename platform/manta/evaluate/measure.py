@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from manta.artifact import Resolved
 from manta.data.sample import check_vocabulary, sample_documents
 from manta.errors import InputError
-from manta.evaluate import asking, comparing, copies, engines, labelling
+from manta.evaluate import agreement, asking, comparing, copies, engines, labelling
 from manta.evaluate.engines import Engine
 from manta.evaluate.perplexity import perplexity
-from manta.evaluate.recovery import relative_gap
 from manta.evaluate.robustness import trial
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
@@ -69,7 +68,7 @@ def file_of(role: str) -> str:
 def _measure(
     recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], note: Any, source: Resolved
 ) -> dict[str, Any]:
-    """{nll, tokens: per row; predictions, references: per example; engine_gap: float or None}."""
+    """{nll, tokens: per row; logs: per row and token; predictions, references: per example; engine_gap: float or None}."""
     from transformers import AutoTokenizer
 
     settings = recipe.evaluate
@@ -99,9 +98,10 @@ def _measure(
     return trial.perturbed(recipe, chosen, again, predictions, answers, more.references) | {
         "nll": nll,
         "tokens": tokens,
+        "logs": [[round(log, 6) for log in row] for row in logs],
         "predictions": predictions,
         "references": asked.references,
-        **_engine_gap(recipe, model, engine, (rows or asked.prompts)[:GAP_ROWS], logs[:GAP_ROWS]),
+        **_read_by_both(recipe, model, engine, (rows or asked.prompts)[:GAP_ROWS], logs[:GAP_ROWS]),
     }
 
 
@@ -162,24 +162,13 @@ def limits(prompts: Sequence[Sequence[int]], positions: int, wanted: int) -> lis
     return [min(wanted, positions - len(prompt)) for prompt in prompts]
 
 
-def _engine_gap(
+def _read_by_both(
     recipe: EvaluateRecipe, model: Path, engine: Engine, rows: list[list[int]], logs: list[list[float]]
-) -> dict[str, float | None]:
-    """How far the serving engine is from transformers in float32 for the same files: see `gaps`. `logs` are what it said of
-    `rows` already; where no rows are scored, it is asked about the task's questions."""
+) -> dict[str, Any]:
+    """How far the serving engine is from transformers in float32 for the same files, see `agreement.gaps`, and what both
+    `read`. `logs` are what it said of `rows` already; where no rows are scored, it is asked about the task's questions."""
     if recipe.evaluate.engine == "transformers" or recipe.gate.engine_gap is None or not rows:
         return {"engine_gap": None}
     reference = engines.load("transformers", model, "float32", max(map(len, rows)))
-    return gaps(logs or engine.logs(rows), reference.logs(rows))
-
-
-def gaps(logs: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """Two engines' log-probabilities (nats) of the same tokens, by row.
-
-    `engine_gap` is the relative difference of perplexity. `token_gap` is the mean distance of a token's log-probability,
-    which also shows errors that raise as many tokens as they lower, so that perplexity stays where it was.
-    """
-    ours, theirs = ([log for row in side for log in row] for side in (logs, reference))
-    distance = math.fsum(abs(one - other) for one, other in zip(ours, theirs, strict=True)) / len(ours)
-    told = [perplexity([-math.fsum(side)], [len(side)]) for side in (ours, theirs)]
-    return {"engine_gap": relative_gap(*told), "token_gap": distance if math.isfinite(distance) else math.inf}
+    read = {"served": logs or engine.logs(rows), "reference": reference.logs(rows)}
+    return {**agreement.gaps(read["served"], read["reference"]), "read": read}

@@ -56,6 +56,29 @@ def perplexity_recovery_interval(
     return interval(np.stack([lost, tokens], axis=1), lambda sums: 100 * np.exp(sums[:, 0] / sums[:, 1]), seed)
 
 
+def drift_rows(logs: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
+    """Of each row how far its tokens' log-probabilities (nats) lie from the base's in sum, and how many they are.
+
+    A change that raises as many tokens as it lowers leaves perplexity where it was; the distance shows it.
+    """
+    return [
+        (math.fsum(abs(one - other) for one, other in zip(mine, theirs, strict=True)), len(mine))
+        for mine, theirs in zip(logs, base, strict=True)
+    ]
+
+
+def drift(rows: Sequence[tuple[float, int]]) -> float:
+    """The mean distance of a token's log-probability from the base's, in nats; 0 for the base itself."""
+    return math.fsum(row[0] for row in rows) / sum(row[1] for row in rows)
+
+
+def drift_interval(rows: Sequence[tuple[float, int]], seed: int) -> tuple[float, float] | None:
+    """Bootstrap interval of the drift over rows."""
+    import numpy as np
+
+    return interval(np.asarray(rows, dtype=float), lambda sums: sums[:, 0] / sums[:, 1], seed)
+
+
 def score_interval(shares: Shares, seed: int) -> tuple[float, float] | None:
     """Bootstrap interval of a score in per cent, the quotient of the sums of (numerator, denominator) of its answers."""
     import numpy as np

@@ -10,7 +10,7 @@ from typing import Any
 from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
-from manta.evaluate import asking, comparing, copies, explanations, gate, labelling, recovery, speed
+from manta.evaluate import agreement, asking, comparing, copies, explanations, gate, labelling, recovery, speed
 from manta.evaluate.harness import stage as harness
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.parity import stage as parity
@@ -202,15 +202,15 @@ def summarise(
             figures[f"{prefix}engine_gap"] = one["engine_gap"]
             if one.get("token_gap") is not None:
                 figures[f"{prefix}token_gap"] = one["token_gap"]
+    if base is not None and (allowed := agreement.explained(model, base)) is not None:
+        figures["token_gap_explained"] = allowed
     figures["gate"] = recipe.gate.model_dump(mode="json", exclude_none=True)
     figures["missed"] = gate.missed(recipe.gate, figures, report["intervals"], bool(model.get("compressed")))
     figures["passed"] = not figures["missed"]
     return report
 
 
-def _add_sizes(
-    figures: dict[str, Any], measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None
-) -> None:
+def _add_sizes(figures: dict[str, Any], measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None) -> None:
     """Bytes of the weights, by whoever has seen them."""
     seen = {**(timed["usage"] if timed else {}), **measured}
     sizes = {role: seen[role]["weight_bytes"] for role in ("model", "base") if "weight_bytes" in seen.get(role, {})}
@@ -243,6 +243,10 @@ def _add_perplexity(report: dict[str, Any], model: dict[str, Any], base: dict[st
             model["nll"], base["nll"], tokens, seed
         )
         report["nll"]["base"] = base["nll"]
+        if "logs" in model:
+            rows = recovery.drift_rows(model["logs"], base["logs"])
+            figures["token_drift"] = recovery.drift(rows)
+            intervals["token_drift"] = recovery.drift_interval(rows, seed)
 
 
 def _add_score(

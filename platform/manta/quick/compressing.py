@@ -91,7 +91,7 @@ def make(words: Words, replace: bool = False) -> form.Made:
             f"--model {words.model}: it is an {model.kind}, and the schemes that are tried are those of decoders in vLLM: write a "
             "recipe with `compress: {dynamic: {}}`, see docs/compress.md"
         )
-    rows = _rows(words, model)
+    rows = _rows(words)
     raw = recipes.override({"kind": "tune", "name": "undecided"}, words.overrides)
     recipes.set_path(raw, "trial.kind", "compress")
     recipes.set_path(raw, "trial.model.source", form.ref(words.model))
@@ -115,7 +115,7 @@ def make(words: Words, replace: bool = False) -> form.Made:
 
 
 def wanted(targets: Sequence[str]) -> dict[str, float]:
-    """"size 0.5" and the like -> word of TARGETS -> number. Raises InputError for anything else, and without any."""
+    """ "size 0.5" and the like -> word of TARGETS -> number. Raises InputError for anything else, and without any."""
     found: dict[str, float] = {}
     example = "--target 'size 0.5'"
     if not targets:
@@ -178,7 +178,9 @@ def _speed(take: Choices, model: Model) -> None:
     prompt = min(usual.prompt_tokens, room - new)
     at = "after.evaluate.evaluate.speed"
     take.take(f"{at}.batches", usual.batches, "alone, and a busy endpoint")
-    take.take(f"{at}.prompt_tokens", prompt, f"the model takes {room} tokens" if prompt < usual.prompt_tokens else "usual")
+    take.take(
+        f"{at}.prompt_tokens", prompt, f"the model takes {room} tokens" if prompt < usual.prompt_tokens else "usual"
+    )
     take.take(f"{at}.new_tokens", new, f"the model takes {room} tokens" if new < usual.new_tokens else "usual")
 
 
@@ -209,7 +211,7 @@ def _timed(hardware: str) -> bool:
     return hardware in MEASURED_HERE and importlib.util.find_spec("vllm") is not None
 
 
-def _rows(words: Words, model: Model) -> Resolved:
+def _rows(words: Words) -> Resolved:
     """The prepared rows: those of --data, or those that the model's run, or one that it came from, was trained on."""
     if words.data is not None:
         return artifact.resolve("--data", form.ref(words.data), SHARDS, "runs")

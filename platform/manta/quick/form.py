@@ -214,9 +214,7 @@ def _usual_name(words: Words, found: Facts) -> str:
     return "-".join(parts)
 
 
-def place(
-    words: str, raw: dict[str, Any], made: Sequence[Choice], named: bool, replace: bool
-) -> tuple[Path, str, str]:
+def place(words: str, raw: dict[str, Any], made: Sequence[Choice], named: bool, replace: bool) -> tuple[Path, str, str]:
     """(file, name, content) of the recipe: the first name that is free, or already holds this very recipe."""
     name, output = str(raw["name"]), str(raw.get("output", "runs"))
     number = 1

@@ -62,6 +62,9 @@ class Gate(Section):
     score_recovery: Annotated[float, Field(ge=0.0, le=1000.0)] | None = Field(
         None, description="100 * score / base score, at least"
     )
+    token_drift: PositiveFloat | None = Field(
+        None, description="mean distance of a token's log-probability from the base's in nats, at most"
+    )
     size_ratio: PositiveFloat | None = Field(None, description="bytes of the weights / those of the base, at most")
     speedup_1: PositiveFloat | None = Field(
         None, description="tokens a second / those of the base, one request at a time, at least"
@@ -79,8 +82,12 @@ class Gate(Section):
     )
     engine_gap: Fraction | None = Field(
         0.05,
-        description="largest difference between vllm and transformers: of perplexity relatively, of a token's log-probability "
-        "in nats beyond what the precision explains; none skips the check",
+        description="largest relative difference of perplexity between vllm and transformers; none skips the check",
+    )
+    token_gap: PositiveFloat | None = Field(
+        None,
+        description="largest mean difference of a token's log-probability between the two, in nats: sees errors that leave "
+        "perplexity where it was; none: what precision and compression explain, by model.base",
     )
     parity: PositiveFloat | None = Field(
         None, description="largest difference of a log-probability in nats; none: what the precision explains"

@@ -31,7 +31,7 @@ AT_END = {
     "compress": ("size_ratio", "size_bytes", "seconds", "cpu_seconds", "worker_seconds", "model_bytes"),
 }
 # What an evaluation knows that compares with a base, that measures speed, and that does both.
-OF_BASE = ("perplexity_ratio", "perplexity_recovery", "score_recovery", "size_ratio")
+OF_BASE = ("perplexity_ratio", "perplexity_recovery", "token_drift", "score_recovery", "size_ratio")
 OF_SPEED = (
     "tokens_per_second_1",
     "tokens_per_second_16",
@@ -52,7 +52,13 @@ GENERATING = {
     "finetune": ("summarisation", "translation", "chat", "preference"),
     "pretrain": ("clm", "denoising"),
 }
-OF_TOKENS = ("first_token_ms", "ms_per_token", "tokens_per_second_1", "tokens_per_second_16", "prefill_tokens_per_second")
+OF_TOKENS = (
+    "first_token_ms",
+    "ms_per_token",
+    "tokens_per_second_1",
+    "tokens_per_second_16",
+    "prefill_tokens_per_second",
+)
 
 
 def known(recipe: TuneRecipe) -> list[str]:
