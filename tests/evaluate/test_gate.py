@@ -37,7 +37,7 @@ FIGURES = {
     "engine_gap": 0.05,
     "base_engine_gap": 0.0,
     "token_gap": 0.05,
-    "base_token_gap": 0.0,
+    "token_gap_explained": 0.05,
 }
 
 
@@ -63,8 +63,8 @@ def test_a_gate_passes_at_exactly_its_figures() -> None:
         ({"first_token_ms": None}, "first_token_ms could not be measured; the gate allows 80.0"),
         ({"engine_gap": 0.06}, "disagree on this model: perplexity differs by 6.0%, gate.engine_gap allows 5.0%"),
         ({"base_engine_gap": math.inf}, "disagree on the base"),
-        ({"token_gap": 0.08}, "this model: a token's log-probability differs by 0.0800 nats on average"),
-        ({"base_token_gap": math.inf}, "disagree on the base"),
+        ({"token_gap": 0.08}, "this model: a token's log-probability differs by 0.0800 nats on average, precision and"),
+        ({"token_gap": math.inf}, "disagree on this model"),
     ],
 )
 def test_each_figure_that_is_missed_is_named_with_its_value(change: dict[str, float | None], said: str) -> None:
@@ -73,8 +73,15 @@ def test_each_figure_that_is_missed_is_named_with_its_value(change: dict[str, fl
 
 
 def test_figures_that_no_gate_asks_for_are_not_judged() -> None:
-    free = Gate(engine_gap=None, token_gap=None)
+    free = Gate(engine_gap=None)
     assert gate.missed(free, {"perplexity_recovery": 1.0, "engine_gap": 9.0, "token_gap": 9.0, "size_ratio": 2.0}) == []
+
+
+def test_a_distance_that_was_named_counts_instead_of_what_is_explained() -> None:
+    assert gate.missed(Gate(token_gap=0.2), {"token_gap": 0.1, "token_gap_explained": 0.05}) == []
+    [miss] = gate.missed(Gate(token_gap=0.02), {"token_gap": 0.03, "token_gap_explained": 0.05})
+    assert "gate.token_gap allows 0.0200" in miss
+    assert gate.missed(Gate(), {"token_gap": 9.0}) == [], "nothing says how much is explained"
 
 
 def test_confidence_is_asked_of_the_end_that_is_nearer_to_failing() -> None:

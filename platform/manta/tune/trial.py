@@ -69,10 +69,8 @@ def _following(made: Made, kind: str, source: str) -> Recipe:
     if kind == "evaluate":
         model["base"] = raw.pop("base")
         if made.recipe.kind != "compress":
-            raw["gate"] = {
-                "engine_gap": None,
-                "token_gap": None,
-            }  # an objective or a constraint judges it; of compressions files may be wrong
+            # An objective or a constraint judges it; of compressions the files themselves may be wrong.
+            raw["gate"] = {"engine_gap": None}
     found = recipes.validate(raw | {"model": model}, origin=f"after.{kind}", kind=kind)
     assert isinstance(found, CompressRecipe | EvaluateRecipe)
     return found
