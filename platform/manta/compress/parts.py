@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from manta.compress import quantise
+from manta.compress import dynamic, quantise
 from manta.sections.base import Section
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ class Part(NamedTuple):
 
 
 # section of `compress` -> what it does
-PARTS: dict[str, Part] = {"quantise": Part(quantise.describe, quantise.apply)}
+PARTS: dict[str, Part] = {
+    "quantise": Part(quantise.describe, quantise.apply),
+    "dynamic": Part(dynamic.describe, dynamic.apply),
+}
 
 
 def describe(parts: dict[str, Section]) -> str:

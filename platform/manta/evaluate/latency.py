@@ -35,13 +35,13 @@ def measure(url: str, settings: Latency, seed: int) -> dict[str, float]:
         name = named(config).__name__
         if name.endswith("ForConditionalGeneration"):
             _check_positions(config, settings.tokens)
-            return of_answers(_seq2seq(model, config, settings), rows, limit)
+            return of_answers(_seq2seq(model, settings), rows, limit)
         if name.endswith(("ForCausalLM", "LMHeadModel")):
             _check_positions(config, settings.tokens + limit)
             loaded = engines.load(settings.engine, model, settings.dtype, settings.tokens + limit)
             return of_answers(lambda row, most: loaded.generate([row], [most])[0], rows, limit)
         _check_positions(config, settings.tokens)
-        passed = head(model, config, settings.dtype, settings.cpus)
+        passed = head(model, settings.dtype, settings.cpus)
         return of_passes(lambda row: passed([row]), rows)
 
 
@@ -108,12 +108,12 @@ def _check_positions(config: dict[str, Any], needed: int) -> None:
         )
 
 
-def _seq2seq(model: Path, config: dict[str, Any], settings: Latency) -> Callable[[Row, int], Row]:
+def _seq2seq(model: Path, settings: Latency) -> Callable[[Row, int], Row]:
     import torch
 
     from manta.tasks.scoring import generation
 
-    loaded = _loaded(model, config, settings.dtype, settings.cpus)
+    loaded = _loaded(model, settings.dtype, settings.cpus)
     pad = loaded.generation_config.pad_token_id
 
     def answer(row: Row, most: int) -> Row:
@@ -126,11 +126,11 @@ def _seq2seq(model: Path, config: dict[str, Any], settings: Latency) -> Callable
     return answer
 
 
-def head(model: Path, config: dict[str, Any], dtype: str, cpus: int) -> Callable[[Sequence[Row]], Any]:
+def head(model: Path, dtype: str, cpus: int) -> Callable[[Sequence[Row]], Any]:
     """A model that answers in one pass: what rows of one length are put through, in so many threads."""
     import torch
 
-    loaded = _loaded(model, config, dtype, cpus)
+    loaded = _loaded(model, dtype, cpus)
 
     def passed(rows: Sequence[Row]) -> Any:
         ids = torch.tensor(list(rows))  # (rows, tokens)
@@ -140,11 +140,10 @@ def head(model: Path, config: dict[str, Any], dtype: str, cpus: int) -> Callable
     return passed
 
 
-def _loaded(model: Path, config: dict[str, Any], dtype: str, cpus: int) -> Any:
+def _loaded(model: Path, dtype: str, cpus: int) -> Any:
     import torch
 
-    from manta.models.classes import know, named
+    from manta.models.load import opened
 
     torch.set_num_threads(cpus)
-    know(config)
-    return named(config).from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
+    return opened(model, dtype)

@@ -10,7 +10,18 @@ from typing import Any
 from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
-from manta.evaluate import agreement, asking, comparing, copies, explanations, gate, labelling, recovery, speed
+from manta.evaluate import (
+    agreement,
+    asking,
+    comparing,
+    copies,
+    explanations,
+    gate,
+    labelling,
+    recovery,
+    speculative,
+    speed,
+)
 from manta.evaluate.harness import stage as harness
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.parity import stage as parity
@@ -36,6 +47,7 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     copies.check(recipe)
     trial.check(recipe)
     harness.check(recipe, inputs)
+    speculative.check(recipe, inputs)
     settings = recipe.evaluate
     rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
     if rows and recipe.data.shards is None:
@@ -46,7 +58,7 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
         raise InputError(
             "data.examples and evaluate.task go together: set both (and evaluate.task_samples above 0), or neither"
         )
-    alone = settings.parity or settings.harness is not None or settings.speed is not None
+    alone = settings.parity or any((settings.harness, settings.speed, settings.speculative))
     if not rows and not task and not alone:
         raise InputError("nothing to evaluate: set data.shards (perplexity) or data.examples and evaluate.task (score)")
     gate.check(recipe, rows, task)
@@ -100,6 +112,10 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models if measures(recipe)}
     timed = speed.found(draft.folder) if recipe.evaluate.speed else None
     report = summarise(recipe, comparing.settled(recipe, measured or {"model": NOTHING}), timed)
+    drafts = speed.found(draft.folder, speculative.FILE) if recipe.evaluate.speculative else None
+    if drafts is not None:
+        assert recipe.evaluate.speculative is not None
+        speculative.add(report, drafts, recipe.evaluate.speculative, recipe.seed)
     if timed is not None and (told := speed.disturbed(report["figures"])):
         progress.note(told)
     found = parity.found(draft.folder) if recipe.evaluate.parity else None
@@ -115,7 +131,7 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     explanations.store(measured.get("model", {}), draft.folder)
     draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     figures: dict[str, Any] = report["figures"]
-    outcomes = [*measured.values(), *([one for one in (found, asked, timed) if one])]
+    outcomes = [*measured.values(), *([one for one in (found, asked, timed, drafts) if one])]
     return figures | {
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in outcomes),
@@ -134,11 +150,14 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
     resources, left = recipe.resources, [name for name in models if not draft.folder.exists(file_of(name))]
     compares = recipe.evaluate.parity and not draft.folder.exists(parity.FILE)
     asks = recipe.evaluate.harness is not None and not draft.folder.exists(harness.FILE)
-    settings = recipe.evaluate.speed
-    times = settings is not None and not draft.folder.exists(speed.FILE)
-    if not left and not compares and not asks and not times:
+    timings = [
+        (module, settings)
+        for module, settings in ((speed, recipe.evaluate.speed), (speculative, recipe.evaluate.speculative))
+        if settings is not None and not draft.folder.exists(module.FILE)
+    ]
+    if not left and not compares and not asks and not timings:
         return
-    threads = max(resources.cpus, settings.cpus if settings is not None else 1)
+    threads = max([resources.cpus, *(settings.cpus for _, settings in timings)])
     cluster.connect(resources.address, threads)
     cluster.check_fits(resources.workers, max(1, threads // resources.workers), 0)
     # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core. Several
@@ -166,9 +185,8 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
         for together in [[call] for call in calls] if spread else [calls]:
             if together:
                 isolate.run(together, f"evaluate {recipe.name}")
-    if times:  # last and alone: what else the evaluation starts has ended
-        pair = {name: draft.inputs[role] for name, role in ROLES.items() if role in draft.inputs}
-        speed.measure(recipe, pair, draft.folder, memory_bytes, progress.note)
+    for module, _ in timings:  # last, and one by one: what else the evaluation starts has ended
+        module.measure(recipe, draft.inputs, draft.folder, memory_bytes, progress.note)
 
 
 def memory_bytes(model: Resolved) -> int:

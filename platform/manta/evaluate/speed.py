@@ -63,7 +63,7 @@ class Loaded:
         self.answer = (
             engines.writer(engine, model, dtype, needed, max(settings.batches))
             if self.writes
-            else _passes(model, config, dtype, settings.cpus)
+            else _passes(model, dtype, settings.cpus)
         )
 
     def turn(self) -> Turn:
@@ -72,12 +72,13 @@ class Loaded:
 
     def usage(self) -> dict[str, float]:
         """What the process has taken so far, and the size of what it loaded."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        return {
-            "peak_memory_bytes": used.ru_maxrss * 1024,
-            "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-            "weight_bytes": self.weight_bytes,
-        }
+        return {**used(), "weight_bytes": self.weight_bytes}
+
+
+def used() -> dict[str, float]:
+    """What this process has taken so far."""
+    taken = resource.getrusage(resource.RUSAGE_SELF)
+    return {"peak_memory_bytes": taken.ru_maxrss * 1024, "cpu_seconds": round(taken.ru_utime + taken.ru_stime, 1)}
 
 
 def timed(
@@ -113,7 +114,7 @@ def alternate(asks: Mapping[str, Ask], rounds: int, note: Callable[[str], Any]) 
 
 def measure(
     recipe: EvaluateRecipe,
-    models: Mapping[str, Resolved],
+    inputs: Mapping[str, Resolved],
     folder: Folder,
     memory: Callable[[Resolved], int],
     note: Callable[[str], Any],
@@ -122,30 +123,36 @@ def measure(
     settings = recipe.evaluate.speed
     assert settings is not None
     given = (recipe.evaluate.engine, recipe.evaluate.dtype, settings, recipe.seed)
-    roles = [role for role in ("base", "model") if role in models]
-    calls = [isolate.Call(Loaded, (models[role], *given), settings.cpus, memory(models[role])) for role in roles]
+    models = {"base": inputs.get("model.base"), "model": inputs["model.source"]}
+    present = {role: model for role, model in models.items() if model is not None}
+    calls = [isolate.Call(Loaded, (model, *given), settings.cpus, memory(model)) for model in present.values()]
     with isolate.kept(calls, f"speed of {recipe.name}") as asks:
-        turns = alternate(dict(zip(roles, asks, strict=True)), settings.rounds, note)
-        usage = {role: ask("usage") for role, ask in zip(roles, asks, strict=True)}
+        turns = alternate(dict(zip(present, asks, strict=True)), settings.rounds, note)
+        usage = {role: ask("usage") for role, ask in zip(present, asks, strict=True)}
     folder.write_text(FILE, json.dumps({"turns": turns, "usage": usage}))
 
 
-def found(folder: Folder) -> dict[str, Any]:
-    """What `measure` left, with the CPU seconds that it took of all processes."""
-    kept = dict(json.loads(folder.read_text(FILE)))
-    kept["cpu_seconds"] = sum(used["cpu_seconds"] for used in kept["usage"].values())
+def found(folder: Folder, file: str = FILE) -> dict[str, Any]:
+    """What was left in `file`, with the CPU seconds that it took of all processes."""
+    kept = dict(json.loads(folder.read_text(file)))
+    kept["cpu_seconds"] = sum(taken["cpu_seconds"] for taken in kept["usage"].values())
     return kept
 
 
-def add(report: dict[str, Any], kept: Mapping[str, Any], settings: Speed, seed: int) -> None:
-    """Put the speeds' figures and intervals into an evaluation's report."""
-    turns = {
+def read(turns: Mapping[str, Any]) -> dict[str, list[Turn]]:
+    """Turns by role as JSON holds them."""
+    return {
         role: [
             {batch: {name: Seconds(*took) for name, took in parts.items()} for batch, parts in turn.items()}
             for turn in some
         ]
-        for role, some in kept["turns"].items()
+        for role, some in turns.items()
     }
+
+
+def add(report: dict[str, Any], kept: Mapping[str, Any], settings: Speed, seed: int) -> None:
+    """Put the speeds' figures and intervals into an evaluation's report."""
+    turns = read(kept["turns"])
     for role, some in turns.items():
         prefix = "base_" if role == "base" else ""
         mine = {**figures(some, settings), "peak_memory_bytes": kept["usage"][role]["peak_memory_bytes"]}
@@ -239,6 +246,6 @@ def _check_positions(config: Mapping[str, Any], needed: int, ref: str) -> None:
         )
 
 
-def _passes(model: Path, config: dict[str, Any], dtype: str, cpus: int) -> Callable[[Sequence[list[int]], int], Any]:
-    passed = latency.head(model, config, dtype, cpus)
+def _passes(model: Path, dtype: str, cpus: int) -> Callable[[Sequence[list[int]], int], Any]:
+    passed = latency.head(model, dtype, cpus)
     return lambda rows, _: passed(rows)

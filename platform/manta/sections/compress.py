@@ -30,22 +30,32 @@ class Quantise(Section):
         return self.algorithm == "gptq" or self.smoothquant is not None
 
 
+class Dynamic(Section):
+    """int8 of models that answer in one pass: weights rounded to nearest, activations scaled as they come."""
+
+
 class CompressSettings(Section):
     """What is left out is not done."""
 
     calibration: Calibration | None = Field(None, description="rows for the parts that look at data")
     quantise: Quantise | None = None
+    dynamic: Dynamic | None = Field(None, description="int8 for encoders with heads, in place of quantise")
 
     @property
     def parts(self) -> dict[str, Section]:
         """Name -> settings of what is to be done, in order."""
-        found = {"quantise": self.quantise}
+        found: dict[str, Section | None] = {"quantise": self.quantise, "dynamic": self.dynamic}
         return {name: part for name, part in found.items() if part is not None}
 
     @model_validator(mode="after")
     def what_fits(self) -> CompressSettings:
         if not self.parts:
             raise ValueError("nothing is to be done: set compress.quantise (`quantise: {}` for int8 by GPTQ)")
+        if self.quantise is not None and self.dynamic is not None:
+            raise ValueError(
+                "quantise and dynamic both make integers of the weights: set compress.quantise=null for an encoder, "
+                "compress.dynamic=null for a decoder"
+            )
         reading = [name for name, part in self.parts.items() if getattr(part, "reads_rows", False)]
         if reading and self.calibration is None:
             raise ValueError(
