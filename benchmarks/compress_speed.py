@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def speeds(name: str, model: Path, base: Path, rounds: int = 5, dtype: str = "bf
     assert isinstance(wanted, EvaluateRecipe)
     assert wanted.evaluate.speed is not None
     made = stage.run(wanted, Progress(quiet=True)).artifact
-    turns = speed.read(speed.found(made.folder)["turns"])
+    turns = speed.read(json.loads(made.folder.read_text("scores.json"))["speed"]["turns"])
     found = speed.speedups(turns["model"], turns["base"], wanted.evaluate.speed)
     found["prefill_cpu_speedup"] = [
         theirs[str(max(BATCHES))]["first"].cpu / mine[str(max(BATCHES))]["first"].cpu

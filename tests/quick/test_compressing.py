@@ -152,7 +152,7 @@ def test_rows_that_nobody_knows_are_asked_for(here: Path) -> None:
     import shutil
 
     shutil.copytree(here / "runs/tuned/model", here / "plain")
-    with pytest.raises(InputError, match="is no run of Manta.*add --data"):
+    with pytest.raises(InputError, match=r"is no run of Manta.*add --data"):
         compressing.make(compressing.Words("./plain", "cpu", ["size 0.5"]))
     found: Any = compressing.make(compressing.Words("./plain", "cpu", ["size 0.5"], data="runs/rows")).recipe
     assert found.trial.compress.calibration.shards == str(here / "runs/rows")

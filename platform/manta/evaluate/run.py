@@ -11,6 +11,7 @@ from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
 from manta.evaluate import (
+    adding,
     agreement,
     asking,
     comparing,
@@ -18,16 +19,13 @@ from manta.evaluate import (
     explanations,
     gate,
     labelling,
-    recovery,
     speculative,
     speed,
 )
 from manta.evaluate.harness import stage as harness
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.parity import stage as parity
-from manta.evaluate.perplexity import perplexity
-from manta.evaluate.robustness import summary, trial
-from manta.evaluate.scores import score
+from manta.evaluate.robustness import trial
 from manta.progress import Progress
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
@@ -206,12 +204,12 @@ def summarise(
     figures: dict[str, Any] = {}
     report: dict[str, Any] = {"figures": figures, "intervals": {}}
     if model["nll"]:
-        _add_perplexity(report, model, base, recipe.seed)
+        adding.perplexity(report, model, base, recipe.seed)
     if model["predictions"]:
         assert recipe.evaluate.task is not None
-        _add_score(report, recipe.evaluate.task.name, model, base, recipe.seed)
-        _add_robustness(report, recipe, model)
-    _add_sizes(figures, measured, timed)
+        adding.score(report, recipe.evaluate.task.name, model, base, recipe.seed)
+        adding.robustness(report, recipe, model)
+    adding.sizes(figures, measured, timed)
     if timed is not None:
         assert recipe.evaluate.speed is not None
         speed.add(report, timed, recipe.evaluate.speed, recipe.seed)
@@ -228,16 +226,6 @@ def summarise(
     return report
 
 
-def _add_sizes(figures: dict[str, Any], measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None) -> None:
-    """Bytes of the weights, by whoever has seen them."""
-    seen = {**(timed["usage"] if timed else {}), **measured}
-    sizes = {role: seen[role]["weight_bytes"] for role in ("model", "base") if "weight_bytes" in seen.get(role, {})}
-    if "model" in sizes:
-        figures["size_bytes"] = sizes["model"]
-    if len(sizes) == 2:
-        figures |= {"base_size_bytes": sizes["base"], "size_ratio": round(sizes["model"] / sizes["base"], 4)}
-
-
 def finite(value: Any) -> Any:
     """The same data with null for what JSON cannot hold: a broken model's infinities and not-a-numbers."""
     if isinstance(value, dict):
@@ -245,62 +233,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _add_perplexity(report: dict[str, Any], model: dict[str, Any], base: dict[str, Any] | None, seed: int) -> None:
-    figures, intervals, tokens = report["figures"], report["intervals"], model["tokens"]
-    figures["perplexity"] = perplexity(model["nll"], tokens)
-    figures["perplexity_tokens"] = sum(tokens)
-    intervals["perplexity"] = recovery.perplexity_interval(model["nll"], tokens, seed)
-    report["nll"] = {"model": model["nll"], "tokens": tokens}
-    if base is not None:
-        figures["base_perplexity"] = perplexity(base["nll"], tokens)
-        figures["perplexity_ratio"] = figures["perplexity"] / figures["base_perplexity"]
-        figures["perplexity_recovery"] = recovery.perplexity_recovery(figures["perplexity"], figures["base_perplexity"])
-        intervals["perplexity_recovery"] = recovery.perplexity_recovery_interval(
-            model["nll"], base["nll"], tokens, seed
-        )
-        report["nll"]["base"] = base["nll"]
-        if "logs" in model:
-            rows = recovery.drift_rows(model["logs"], base["logs"])
-            figures["token_drift"] = recovery.drift(rows)
-            intervals["token_drift"] = recovery.drift_interval(rows, seed)
-
-
-def _add_score(
-    report: dict[str, Any], task: str, model: dict[str, Any], base: dict[str, Any] | None, seed: int
-) -> None:
-    figures, intervals = report["figures"], report["intervals"]
-    scored = score(task, model["predictions"], model["references"])
-    figures["score"] = scored.score
-    figures["task_samples"] = len(scored.each)
-    intervals["score"] = recovery.score_interval(scored.shares, seed)
-    report["task"] = {"name": task, "figures": scored.figures}
-    rows = [
-        {"reference": wanted, "prediction": answer, "score": points}
-        for wanted, answer, points in zip(model["references"], model["predictions"], scored.each, strict=True)
-    ]
-    if base is not None:
-        bases = score(task, base["predictions"], base["references"])
-        figures["base_score"] = bases.score
-        figures["score_recovery"] = recovery.score_recovery(scored.score, bases.score)
-        intervals["score_recovery"] = recovery.score_recovery_interval(scored.shares, bases.shares, seed)
-        report["task"]["base_figures"] = bases.figures
-        for row, answer, points in zip(rows, base["predictions"], bases.each, strict=True):
-            row |= {"base_prediction": answer, "base_score": points}
-    if "confidence" in model:
-        report["task"]["labels"] = model["labels"]
-        for row, shares in zip(rows, model["confidence"], strict=True):
-            row["confidence"] = shares
-    report["examples"] = rows
-
-
-def _add_robustness(report: dict[str, Any], recipe: EvaluateRecipe, model: dict[str, Any]) -> None:
-    settings, task = recipe.evaluate.robustness, recipe.evaluate.task
-    if settings is not None and task is not None:
-        found = summary.summarised(task.name, model, settings.attack, recipe.seed)
-        report["robustness"] = found
-        report["figures"] |= summary.single(found)
 
 
 def verdict(recipe: EvaluateRecipe, artifact: Artifact) -> None:
