@@ -77,7 +77,8 @@ def test_the_best_scheme_is_found_by_measuring(
         "trial.resources.cpus=1",
         "after.evaluate.resources.cpus=1",
     ]
-    assert cli.main([*words, *quick]) == 0
+    args = cli.parse([*words, *quick])  # not cli.main, which disconnects from Ray
+    assert args.call(args) == 0
     assert "2 schemes for cpu, each against ./learnt" in capsys.readouterr().out
     made = artifacts.open_artifact("learnt-for-cpu", "runs")
     lines = [json.loads(line) for line in made.folder.read_text("trials.jsonl").splitlines()]

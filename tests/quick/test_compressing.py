@@ -102,6 +102,20 @@ def test_what_the_target_leaves_open_is_searched_and_the_first_of_it_decides(her
     assert every.constraints["evaluate.speedup_16"].at_least == 1.2
 
 
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("resources.concurrent_trials=2", "resources.concurrent_trials"),
+        ("after.evaluate.evaluate.speed=null", "search.objectives.evaluate.speedup_1"),
+        ("after.evaluate.base=null", "search.constraints.evaluate.size_ratio"),
+    ],
+)
+def test_what_was_changed_so_that_it_cannot_be_measured_is_refused(here: Path, override: str, path: str) -> None:
+    made("size 0.7").write()
+    changed: Any = recipe.load("tuned-for-cpu.yaml", [override], kind="tune")
+    assert path in [problem.path for problem in checks.problems(changed)]
+
+
 def test_the_reasons_are_told(here: Path) -> None:
     said = made("size 0.5").shown(written=False)
     assert f"calibrated and judged on rows of {here / 'runs/rows'}" in said

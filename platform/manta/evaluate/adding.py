@@ -12,11 +12,12 @@ from manta.schema import EvaluateRecipe
 
 def sizes(figures: dict[str, Any], measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None) -> None:
     """Bytes of the weights, by whoever has seen them."""
-    seen = {**(timed["usage"] if timed else {}), **measured}
-    found = {role: seen[role]["weight_bytes"] for role in ("model", "base") if "weight_bytes" in seen.get(role, {})}
+    found: dict[str, int] = {}
+    for seen in (measured, timed["usage"] if timed else {}):
+        found |= {role: one["weight_bytes"] for role, one in seen.items() if "weight_bytes" in one}
     if "model" in found:
         figures["size_bytes"] = found["model"]
-    if len(found) == 2:
+    if {"model", "base"} <= set(found):
         figures |= {"base_size_bytes": found["base"], "size_ratio": round(found["model"] / found["base"], 4)}
 
 

@@ -186,8 +186,8 @@ def _speed(take: Choices, model: Model) -> None:
 
 def _search(take: Choices, hardware: str, limits: dict[str, float], timed: bool) -> None:
     candidates = CANDIDATES[hardware]
-    space: dict[str, Any] = {"compress.quantise": {"choice": list(candidates)}}
-    if blind := [one for one in candidates if not Quantise.model_validate(one).reads_rows]:
+    space: dict[str, Any] = {"compress.quantise": {"choice": [dict(one) for one in candidates]}}
+    if blind := [dict(one) for one in candidates if not Quantise.model_validate(one).reads_rows]:
         space["compress.calibration"] = {"choice": [None], "when": {"compress.quantise": blind}}
     take.take("search.method", "grid", "each of them is tried")
     take.take("search.trials", len(candidates), f"schemes for {hardware}")

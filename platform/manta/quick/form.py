@@ -21,6 +21,7 @@ from manta.schema import KINDS, EvaluateRecipe, FinetuneRecipe, TuneRecipe
 from manta.sections.base import Input
 from manta.storage import Folder
 
+LONG = 80  # characters of a setting beyond which its reason is not lined up with the others
 WRITTEN = "# Written by `manta "
 FILE = Input(("file", "prepare"))
 UNDECIDED: dict[str, dict[str, Any]] = {
@@ -69,7 +70,7 @@ class Made:
     def shown(self, written: bool) -> str:
         """What was decided, as a list of settings with their reasons."""
         settings = [f"{choice.path}={yaml_text.plain(choice.value)}" for choice in self.choices]
-        width = max(map(len, settings), default=0)
+        width = max((len(setting) for setting in settings if len(setting) <= LONG), default=0)
         listed = [
             f"  {setting:{width}}  {choice.reason}" for setting, choice in zip(settings, self.choices, strict=True)
         ]
