@@ -22,6 +22,7 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 256,
+    "max_position_embeddings": 32,
 }
 
 
