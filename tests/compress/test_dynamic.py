@@ -112,3 +112,42 @@ def test_one_way_to_integers_is_enough() -> None:
     recipes.validate(raw)
     with pytest.raises(RecipeError, match=r"compress\.quantise=null for an encoder"):
         recipes.validate(recipes.override(raw, ["compress.quantise.algorithm=rtn"]))
+
+
+@pytest.mark.integration
+def test_an_int8_classifier_is_proved_like_any_other(ray_session: None, tmp_path: Path) -> None:
+    """Compressed, then judged by its task against the base: score, size and speed in one evaluation."""
+    from manta import stage
+    from manta.progress import Progress
+    from tests.evaluate.parity_models import of_head
+    from tests.tasks.labelled import SENTIMENTS
+
+    of_head("BertForSequenceClassification", tmp_path / "base")
+    lines = [json.dumps({**example, "label": word}) for word in ("yes", "no") for example in SENTIMENTS]
+    (tmp_path / "examples.jsonl").write_text("\n".join(lines) + "\n")
+    common = {"output": str(tmp_path), "resources": {"cpus": 1}}
+    compressed = {"kind": "compress", "name": "small", "model": {"source": f"{tmp_path}/base"}, **common}
+    speed = {"batches": [1, 4], "prompt_tokens": 16, "rounds": 2}
+    judged = {
+        "kind": "evaluate",
+        "name": "scores",
+        "model": {"source": "small", "base": f"{tmp_path}/base"},
+        "data": {"examples": f"{tmp_path}/examples.jsonl", "validation_fraction": 1.0},
+        "evaluate": {
+            "engine": "transformers",
+            "dtype": "float32",
+            "perplexity_rows": 0,
+            "task": {"name": "classification"},
+            "speed": speed,
+        },
+        "gate": {"score_recovery": 90.0, "size_ratio": 0.95},
+        **common,
+    }
+    made = stage.run(recipes.validate({**compressed, "compress": {"dynamic": {}}}), Progress(quiet=True))  # type: ignore[arg-type]
+    assert made.artifact.metrics["size_ratio"] < 0.95
+    figures = stage.run(recipes.validate(judged), Progress(quiet=True)).artifact.metrics  # type: ignore[arg-type]
+    assert figures["passed"] is True
+    assert figures["base_score"] > 0
+    assert figures["size_ratio"] == made.artifact.metrics["size_ratio"]
+    assert figures["requests_per_second_4"] > 0
+    assert figures["cpu_speedup_1"] > 0

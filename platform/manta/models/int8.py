@@ -60,8 +60,12 @@ def opened(folder: Path, config: Config) -> Any:
 
 def _linear(plain: Any, weight: Any, scale: Any) -> Any:
     """A layer of the same int8 weights (out, in) and scales (out, 1) in torch's kernels."""
+    import warnings
+
     import torch
 
+    # What torch wants to take away in a later release; the locks pin one that has it.
+    warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor, .*are deprecated", category=UserWarning)
     made = torch.ao.nn.quantized.dynamic.Linear(plain.in_features, plain.out_features, plain.bias is not None)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     packed = torch._make_per_channel_quantized_tensor(weight, scale[:, 0].double(), zeros, 0)
