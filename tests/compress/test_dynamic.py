@@ -123,7 +123,7 @@ def test_an_int8_classifier_is_proved_like_any_other(ray_session: None, tmp_path
     from tests.tasks.labelled import SENTIMENTS
 
     of_head("BertForSequenceClassification", tmp_path / "base")
-    lines = [json.dumps({**example, "label": word}) for word in ("yes", "no") for example in SENTIMENTS]
+    lines = [json.dumps({**example, "label": word}) for word in ("yes", "no", "maybe") for example in SENTIMENTS]
     (tmp_path / "examples.jsonl").write_text("\n".join(lines) + "\n")
     common = {"output": str(tmp_path), "resources": {"cpus": 1}}
     compressed = {"kind": "compress", "name": "small", "model": {"source": f"{tmp_path}/base"}, **common}
