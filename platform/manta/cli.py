@@ -39,14 +39,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _few_words(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """A stage with a recipe file, or with --model and --data instead: what argparse takes for the file may be an override."""
+    """A stage with a recipe file, or with --model and others instead: what argparse takes for the file may be an override."""
     if args.model is not None and args.recipe is not None and "=" in args.recipe:
         args.recipe, args.overrides = None, [args.recipe, *args.overrides]
-    others = [name for name in ("model", "data", "task", "validation") if getattr(args, name, None) is not None]
+    names = ("model", "data", "task", "validation", "hardware", "target")
+    others = [{"hardware": "for"}.get(name, name) for name in names if getattr(args, name, None)]
     if args.recipe is not None and others:
         parser.error(
             f"--{others[0]} is for a {args.command} without a recipe file: leave it out, or leave {args.recipe} out"
         )
+    if args.command == "compress":
+        if args.recipe is None and (args.model is None or args.hardware is None or not args.target):
+            parser.error(
+                "name a recipe file, or --model, --for and --target: manta compress RECIPE, or manta compress --model DIR --for cpu "
+                "--target 'size 0.5'"
+            )
+        return
     if args.recipe is None and (args.model is None or args.data is None):
         parser.error(
             f"name a recipe file, or both --model and --data: manta {args.command} RECIPE, or manta {args.command} --model DIR --data FILE"

@@ -207,13 +207,17 @@ def _dry_run(chain: Sequence[Any], as_json: bool) -> int:
 
 
 def _few_words(args: argparse.Namespace) -> Any:
-    """The recipe of `--model`, `--data` and perhaps `--task`, which is written down and told with its reasons."""
-    from manta.quick import form
+    """The recipe of `--model` and what stands beside it, which is written down and told with its reasons."""
+    from manta.quick import compressing, form
 
-    words = form.Words(
-        args.command, args.model, args.data, args.task, getattr(args, "validation", None), args.overrides
-    )
-    made = form.make(words, args.replace)
+    if args.command == "compress":
+        wish = compressing.Words(args.model, args.hardware, args.target, args.data, args.overrides)
+        made = compressing.make(wish, args.replace)
+    else:
+        words = form.Words(
+            args.command, args.model, args.data, args.task, getattr(args, "validation", None), args.overrides
+        )
+        made = form.make(words, args.replace)
     if not args.dry_run:
         made.write()
     if args.json:

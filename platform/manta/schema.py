@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, Discriminator, Field, Tag
 
 from manta.sections.adapt import Adapt, Full
-from manta.sections.base import NonNegative, Section
+from manta.sections.base import Model, NonNegative, Section
 from manta.sections.compress import CompressResources, CompressSettings
 from manta.sections.mix import Mix
 from manta.sections.model import NewModel, SourceModel, new_or_source
@@ -141,6 +141,9 @@ class CompressAfter(Section):
 class EvaluateAfter(Section):
     """Scores what a trial made; the compressed model, if it was compressed."""
 
+    base: Model | None = Field(
+        None, description="what recovery, size and speed are measured against; of compressions what they are made from"
+    )
     data: EvaluateData
     evaluate: EvaluateSettings = EvaluateSettings()
     resources: EvaluateResources = EvaluateResources()

@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "manta.tasks",
         "manta.adapt",
     ),
-    "manta.quick": ("manta.tasks", "manta.models", "manta.train.objective", "manta.doctor"),
+    "manta.quick": ("manta.tasks", "manta.models", "manta.train.objective", "manta.doctor", "manta.data.shards"),
     "manta.tune": (
         "manta.train.run",
         "manta.train.marks",

@@ -131,7 +131,7 @@ def test_the_reference_engine_scores_it_from_its_directory(tmp_path: Path) -> No
     build(config(NewModel(preset="lstm-tiny"), 50, {}), seed=0).save_pretrained(tmp_path)
     ask = (
         "import sys; from pathlib import Path; from manta.evaluate import hf_engine; "
-        "print(hf_engine.load(Path(sys.argv[1]), 'float32', 8).nll([[1, 2, 3, 4]])[0])"
+        "print(-sum(hf_engine.load(Path(sys.argv[1]), 'float32', 8).logs([[1, 2, 3, 4]])[0]))"
     )
     found = subprocess.run([sys.executable, "-c", ask, tmp_path], capture_output=True, text=True, check=True)
     assert float(found.stdout) == pytest.approx(3 * math.log(50), rel=0.1)

@@ -63,3 +63,20 @@ def test_answers_and_likelihoods_have_intervals(tmp_path: Path) -> None:
 def test_a_broken_model_has_a_page(tmp_path: Path) -> None:
     text = made(written(tmp_path, "x", task="chat", nll=[float("nan")], tokens=[4]))
     assert "<tr><td>perplexity<td>not a number<td>not known" in text
+
+
+def test_speeds_stand_beside_the_base_s(tmp_path: Path) -> None:
+    import json
+
+    where = written(tmp_path, "x", task="summarisation", predictions=["a"], references=["a"])
+    file = Path(where) / "scores.json"
+    report = json.loads(file.read_text())
+    report["figures"] |= {"tokens_per_second_1": 30.0, "base_tokens_per_second_1": 20.0, "first_token_ms": 50.0}
+    report["figures"] |= {"speedup_1": 1.5, "base_first_token_ms": 100.0, "peak_memory_bytes": 7.0}
+    report["speed"] = {"settings": {"batches": [1], "cpus": 2}, "turns": {}}
+    file.write_text(json.dumps(report))
+    text = made(where)
+    assert "<tr><td>tokens per second 1<td>30<td>20<td>1.50" in text
+    assert "<tr><td>first token ms<td>50<td>100<td>0.50" in text
+    assert "<tr><td>peak memory bytes<td>7<td><td>" in text
+    assert "In turns; batches [1], cpus 2." in text

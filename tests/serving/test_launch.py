@@ -106,8 +106,25 @@ class TestProof:
 
     def test_one_that_passed_opens_the_door(self, tmp_path):
         small = make_artifact(tmp_path, "small", "compress")
-        make_artifact(tmp_path, "scores", "evaluate", judged(small), {"passed": True})
+        make_artifact(tmp_path, "scores", "evaluate", judged(small), {"passed": True, "score_recovery": 99.0})
         assert launch.prepare(recipe(tmp_path, "small", "scores")).fingerprint == small["fingerprint"]
+
+    def test_one_without_a_base_proves_nothing(self, tmp_path):
+        small = make_artifact(tmp_path, "small", "compress")
+        make_artifact(tmp_path, "scores", "evaluate", judged(small), {"passed": True, "perplexity": 15.0})
+        with pytest.raises(InputError, match=r"with no base: set model\.base"):
+            launch.prepare(recipe(tmp_path, "small", "scores"))
+
+    @pytest.mark.parametrize(("trial", "after"), [("compress", None), ("finetune", {"compress": {}})])
+    def test_the_winner_of_a_sweep_of_compressions_needs_one_too(self, tmp_path, trial, after):
+        manifest = make_artifact(tmp_path, "best", "tune")
+        manifest["recipe"] = {"trial": {"kind": "finetune"}, "after": {"compress": None}}
+        (tmp_path / "best/manifest.json").write_text(json.dumps(manifest))
+        assert launch.prepare(recipe(tmp_path, "best")).fingerprint == manifest["fingerprint"]
+        manifest["recipe"] = {"trial": {"kind": trial}, "after": {"compress": after}}
+        (tmp_path / "best/manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=r"model\.evaluation is not set"):
+            launch.prepare(recipe(tmp_path, "best"))
 
     @pytest.mark.parametrize("passed", [False, None, "yes"])
     def test_one_that_did_not_pass_keeps_it_shut(self, tmp_path, passed):

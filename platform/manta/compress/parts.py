@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from manta.compress import prune, quantise, vocabulary
+from manta.compress import dynamic, prune, quantise, vocabulary
 from manta.sections.base import Section
 from manta.storage import Folder
 
@@ -36,6 +36,7 @@ PARTS: dict[str, Part] = {
     "vocabulary": Part(vocabulary.describe, vocabulary.apply, vocabulary.check, vocabulary.look),
     "prune": Part(prune.describe, prune.apply, prune.check),
     "quantise": Part(quantise.describe, quantise.apply),
+    "dynamic": Part(dynamic.describe, dynamic.apply),
 }
 
 

@@ -83,7 +83,7 @@ def _compress(
 ) -> dict[str, Any]:
     """Runs in its own process: one part after the other, the last one's model is the result."""
     from manta.models.formulas import num_parameters
-    from manta.models.load import model_config, model_folder
+    from manta.models.load import model_config, model_folder, weight_bytes
 
     started = time.monotonic()
     wanted = list(recipe.compress.parts.items())
@@ -163,9 +163,3 @@ def _part(
         figures = parts.PARTS[name].apply(source, target, settings, read, report)
     folder.write_text(done, json.dumps(figures, indent=2) + "\n")
     return figures
-
-
-def weight_bytes(model: Path) -> int:
-    """Bytes of the weights of a Hugging Face directory: its safetensors files, or the older format's."""
-    files = list(model.glob("*.safetensors")) or list(model.glob("pytorch_model*.bin"))
-    return sum(file.stat().st_size for file in files)

@@ -58,7 +58,7 @@ def engine(copies: Copies, name: str, dtype: str, max_tokens: int) -> Engine:
     """As `engines.load`, of which each copy has one. Each of the two questions starts the copies anew."""
     arguments = (copies.source, name, dtype, max_tokens)
     return Engine(
-        lambda rows: spread(copies, _Nll, arguments, rows),
+        lambda rows: spread(copies, _Logs, arguments, rows),
         lambda prompts, limits: spread(copies, _Generate, arguments, list(zip(prompts, limits, strict=True))),
     )
 
@@ -73,9 +73,9 @@ class _Loaded:
         self.engine = engines.load(name, self.held.__enter__(), dtype, max_tokens)
 
 
-class _Nll(_Loaded):
-    def __call__(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        return self.engine.nll(rows)
+class _Logs(_Loaded):
+    def __call__(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
+        return self.engine.logs(rows)
 
 
 class _Generate(_Loaded):

@@ -1,4 +1,4 @@
-"""The two things evaluation asks of an engine, and the engines that can do them."""
+"""What evaluation asks of an engine, and the engines that can do them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import NamedTuple
 class Engine(NamedTuple):
     """A loaded model.
 
-    `nll(rows)`: rows of token ids -> for each row the sum of -ln p(token | tokens before it), in nats, over all but its
-    first token. `generate(prompts, limits)`: prompts as token ids, and how many new tokens each may get -> the new
+    `logs(rows)`: rows of token ids -> for each row ln p(token | tokens before it), in nats, of all its tokens but the
+    first. `generate(prompts, limits)`: prompts as token ids, and how many new tokens each may get -> the new
     tokens, greedily chosen, up to and with one that ends an answer.
     """
 
-    nll: Callable[[Sequence[Sequence[int]]], list[float]]
+    logs: Callable[[Sequence[Sequence[int]]], list[list[float]]]
     generate: Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
@@ -31,7 +31,11 @@ class Judge(NamedTuple):
     generate: Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
-# name -> module with `load(model, dtype, max_tokens) -> Engine` and `judge`, likewise; imported by the process that uses it, since each is heavy.
+# `write(prompts, count)`: prompts of one length as token ids, and how many new tokens each gets, whatever they say -> these,
+# greedily chosen. What is timed.
+Writer = Callable[[Sequence[Sequence[int]], int], list[list[int]]]
+
+# name -> module with `load(model, dtype, max_tokens) -> Engine`, `judge`, likewise, and `writer`; imported by the process that uses it, since each is heavy.
 ENGINES = {"vllm": "manta.evaluate.vllm_engine", "transformers": "manta.evaluate.hf_engine"}
 
 
@@ -44,4 +48,10 @@ def load(name: str, model: Path, dtype: str, max_tokens: int) -> Engine:
 def judge(name: str, model: Path, dtype: str, max_tokens: int) -> Judge:
     """As `load`, for what is asked about single tokens."""
     made: Judge = importlib.import_module(ENGINES[name]).judge(model, dtype, max_tokens)
+    return made
+
+
+def writer(name: str, model: Path, dtype: str, max_tokens: int, at_once: int) -> Writer:
+    """As `load`, for what is timed: `at_once` sequences are computed together."""
+    made: Writer = importlib.import_module(ENGINES[name]).writer(model, dtype, max_tokens, at_once)
     return made

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from manta.evaluate.engines import Engine, Judge
+from manta.evaluate.engines import Engine, Judge, Writer
 from manta.tasks.scoring import generation
 
 
@@ -14,7 +14,7 @@ def load(model: Path, dtype: str, max_tokens: int) -> Engine:
     """Load a Hugging Face directory. `max_tokens` needs no preparation here."""
     del max_tokens
     loaded = _loaded(model, dtype)
-    return Engine(lambda rows: _nll(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
+    return Engine(lambda rows: _logs(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
 
 
 def judge(model: Path, dtype: str, max_tokens: int) -> Judge:
@@ -22,6 +22,13 @@ def judge(model: Path, dtype: str, max_tokens: int) -> Judge:
     del max_tokens
     loaded = _loaded(model, dtype)
     return Judge(lambda rows: _believe(loaded, rows), lambda prompts, limits: _generate(loaded, prompts, limits))
+
+
+def writer(model: Path, dtype: str, max_tokens: int, at_once: int) -> Writer:
+    """As `load`, for what is timed."""
+    del max_tokens, at_once
+    loaded = _loaded(model, dtype)
+    return lambda prompts, count: _write(loaded, prompts, count)
 
 
 def _loaded(model: Path, dtype: str) -> Any:
@@ -35,16 +42,17 @@ def _loaded(model: Path, dtype: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
 
 
-def _nll(model: Any, rows: Sequence[Sequence[int]]) -> list[float]:
+def _logs(model: Any, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     import torch
 
-    sums: list[float] = []
+    found: list[list[float]] = []
     for row in rows:
         tokens = torch.tensor([list(row)])  # (1, seq)
         with torch.inference_mode():
             logits = model(input_ids=tokens).logits[0, :-1].float()  # (seq - 1, vocab)
-        sums.append(float(torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")))
-    return sums
+        lost = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none")  # (seq - 1,)
+        found.append((-lost).tolist())
+    return found
 
 
 def _believe(model: Any, rows: Sequence[Sequence[int]]) -> list[tuple[list[float], list[int]]]:
@@ -75,3 +83,15 @@ def _generate(model: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int
             whole = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=greedy)
         answers.append(whole[0, tokens.shape[1] :].tolist())
     return answers
+
+
+def _write(model: Any, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    import torch
+
+    given = model.generation_config
+    greedy = generation.plain(given, given.pad_token_id, count)
+    greedy.min_new_tokens = count
+    tokens = torch.tensor([list(prompt) for prompt in prompts])  # (prompts, seq)
+    with torch.inference_mode():
+        whole = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=greedy)
+    return [list(row) for row in whole[:, tokens.shape[1] :].tolist()]

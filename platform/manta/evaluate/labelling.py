@@ -151,17 +151,16 @@ class _Head:
     """A model with its head: rows that are computed together -> for each of them its (prediction, probabilities)."""
 
     def __init__(self, recipe: EvaluateRecipe, model: Path, pad_id: int, known: Labels):
-        import torch
         import transformers
 
         from manta.models.classes import AUTO
+        from manta.models.load import opened
 
         self.settings, self.known = recipe.evaluate.task, known
         assert self.settings is not None
         self.task = LABELLING[self.settings.name]
         auto = getattr(transformers, AUTO[HEADS[self.settings.name][0]][0])
-        dtype = getattr(torch, recipe.evaluate.dtype)
-        self.head = auto.from_pretrained(model, dtype=dtype, local_files_only=True).eval()
+        self.head = opened(model, recipe.evaluate.dtype, auto)
         self.padded = {"input_ids": pad_id, **self.task.PADDED}
 
     def __call__(self, parts: Sequence[list[Row]]) -> list[list[tuple[Any, list[float]]]]:

@@ -35,21 +35,26 @@ def measure(url: str, settings: Latency, seed: int) -> dict[str, float]:
         name = named(config).__name__
         if name.endswith("ForConditionalGeneration"):
             _check_positions(config, settings.tokens)
-            return of_answers(_seq2seq(model, config, settings), rows, limit)
+            return of_answers(_seq2seq(model, settings), rows, limit)
         if name.endswith(("ForCausalLM", "LMHeadModel")):
             _check_positions(config, settings.tokens + limit)
             loaded = engines.load(settings.engine, model, settings.dtype, settings.tokens + limit)
             return of_answers(lambda row, most: loaded.generate([row], [most])[0], rows, limit)
         _check_positions(config, settings.tokens)
-        return of_passes(_head(model, config, settings), rows)
+        passed = head(model, settings.dtype, settings.cpus)
+        return of_passes(lambda row: passed([row]), rows)
 
 
 def requests(settings: Latency, seed: int, vocab_size: int) -> list[Row]:
-    """Rows of random token ids, those for warming up first; the same for the same seed."""
+    """Rows of random token ids, those for warming up first."""
+    return random_rows(WARM_UP + settings.requests, settings.tokens, seed, vocab_size)
+
+
+def random_rows(count: int, tokens: int, seed: int, vocab_size: int) -> list[Row]:
+    """Rows of random token ids, the same for the same seed."""
     import numpy as np
 
-    ids = np.random.default_rng(seed).integers(vocab_size, size=(WARM_UP + settings.requests, settings.tokens))
-    return [list(map(int, row)) for row in ids]
+    return [list(map(int, row)) for row in np.random.default_rng(seed).integers(vocab_size, size=(count, tokens))]
 
 
 def of_passes(passed: Callable[[Row], Any], rows: Sequence[Row], clock: Clock = time.perf_counter) -> dict[str, float]:
@@ -103,12 +108,12 @@ def _check_positions(config: dict[str, Any], needed: int) -> None:
         )
 
 
-def _seq2seq(model: Path, config: dict[str, Any], settings: Latency) -> Callable[[Row, int], Row]:
+def _seq2seq(model: Path, settings: Latency) -> Callable[[Row, int], Row]:
     import torch
 
     from manta.tasks.scoring import generation
 
-    loaded = _loaded(model, config, settings)
+    loaded = _loaded(model, settings.dtype, settings.cpus)
     pad = loaded.generation_config.pad_token_id
 
     def answer(row: Row, most: int) -> Row:
@@ -121,24 +126,24 @@ def _seq2seq(model: Path, config: dict[str, Any], settings: Latency) -> Callable
     return answer
 
 
-def _head(model: Path, config: dict[str, Any], settings: Latency) -> Callable[[Row], Any]:
+def head(model: Path, dtype: str, cpus: int) -> Callable[[Sequence[Row]], Any]:
+    """A model that answers in one pass: what rows of one length are put through, in so many threads."""
     import torch
 
-    loaded = _loaded(model, config, settings)
+    loaded = _loaded(model, dtype, cpus)
 
-    def passed(row: Row) -> Any:
-        ids = torch.tensor([row])  # (1, tokens)
+    def passed(rows: Sequence[Row]) -> Any:
+        ids = torch.tensor(list(rows))  # (rows, tokens)
         with torch.inference_mode():
             return loaded(input_ids=ids, attention_mask=torch.ones_like(ids))
 
     return passed
 
 
-def _loaded(model: Path, config: dict[str, Any], settings: Latency) -> Any:
+def _loaded(model: Path, dtype: str, cpus: int) -> Any:
     import torch
 
-    from manta.models.classes import know, named
+    from manta.models.load import opened
 
-    torch.set_num_threads(settings.cpus)
-    know(config)
-    return named(config).from_pretrained(model, dtype=getattr(torch, settings.dtype), local_files_only=True).eval()
+    torch.set_num_threads(cpus)
+    return opened(model, dtype)

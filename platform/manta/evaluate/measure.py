@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,9 @@ from manta.artifact import Resolved
 from manta.data.respell import respeller
 from manta.data.sample import sample_documents
 from manta.errors import InputError
-from manta.evaluate import asking, comparing, copies, engines, labelling
+from manta.evaluate import agreement, asking, comparing, copies, engines, labelling
 from manta.evaluate.engines import Engine
 from manta.evaluate.perplexity import perplexity
-from manta.evaluate.recovery import relative_gap
 from manta.evaluate.robustness import trial
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
@@ -38,7 +38,7 @@ def measure(
     recipe: EvaluateRecipe, role: str, source: Resolved, inputs: dict[str, Resolved], folder: Folder, mailbox: Any
 ) -> None:
     """Measure `source` and write the outcome to `file_of(role)` in the folder: see `_measure` for what it holds."""
-    from manta.models.load import model_config, model_folder
+    from manta.models.load import model_config, model_folder, weight_bytes
 
     def note(text: str) -> None:
         mailbox.put.remote({"note": f"{role}: {text}"})
@@ -54,6 +54,8 @@ def measure(
             outcome = asking.measure(recipe, model, inputs, note, source)
         else:
             outcome = (labelling.measure if labelling_task else _measure)(recipe, model, inputs, note, source)
+        outcome["weight_bytes"] = weight_bytes(model)
+        outcome["compressed"] = source.kind == "compress" or "quantization_config" in model_config(str(model))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     outcome["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 1)
     folder.write_text(file_of(role), json.dumps(outcome))
@@ -67,7 +69,7 @@ def file_of(role: str) -> str:
 def _measure(
     recipe: EvaluateRecipe, model: Path, inputs: dict[str, Resolved], note: Any, source: Resolved
 ) -> dict[str, Any]:
-    """{nll, tokens: per row; predictions, references: per example; engine_gap: float or None}."""
+    """{nll, tokens: per row; logs: per row and token; predictions, references: per example; engine_gap: float or None}."""
     from transformers import AutoTokenizer
 
     settings = recipe.evaluate
@@ -85,7 +87,8 @@ def _measure(
     else:
         engine = engines.load(settings.engine, model, settings.dtype, longest)
         note(f"loaded into {settings.engine}")
-    nll = engine.nll(rows) if rows else []
+    logs = engine.logs(rows) if rows else []
+    nll = [-math.fsum(row) for row in logs]
     if nll:
         note(f"perplexity {perplexity(nll, tokens):.4g} over {sum(tokens):,} tokens")
     predictions = _answers(recipe, engine, tokenizer, asked)
@@ -95,9 +98,10 @@ def _measure(
     return trial.perturbed(recipe, chosen, again, predictions, answers, more.references) | {
         "nll": nll,
         "tokens": tokens,
+        "logs": [[round(log, 6) for log in row] for row in logs],
         "predictions": predictions,
         "references": asked.references,
-        "engine_gap": _engine_gap(recipe, model, rows[:GAP_ROWS], nll[:GAP_ROWS]),
+        **_read_by_both(recipe, model, engine, (rows or asked.prompts)[:GAP_ROWS], logs[:GAP_ROWS]),
     }
 
 
@@ -171,10 +175,13 @@ def limits(prompts: Sequence[Sequence[int]], positions: int, wanted: int) -> lis
     return [min(wanted, positions - len(prompt)) for prompt in prompts]
 
 
-def _engine_gap(recipe: EvaluateRecipe, model: Path, rows: list[list[int]], nll: list[float]) -> float | None:
-    """How far the serving engine's perplexity is from that of transformers in float32 for the same files, relatively."""
+def _read_by_both(
+    recipe: EvaluateRecipe, model: Path, engine: Engine, rows: list[list[int]], logs: list[list[float]]
+) -> dict[str, Any]:
+    """How far the serving engine is from transformers in float32 for the same files, see `agreement.gaps`, and what both
+    `read`. `logs` are what it said of `rows` already; where no rows are scored, it is asked about the task's questions."""
     if recipe.evaluate.engine == "transformers" or recipe.gate.engine_gap is None or not rows:
-        return None
-    tokens = [len(row) - 1 for row in rows]
+        return {"engine_gap": None}
     reference = engines.load("transformers", model, "float32", max(map(len, rows)))
-    return relative_gap(perplexity(nll, tokens), perplexity(reference.nll(rows), tokens))
+    read = {"served": logs or engine.logs(rows), "reference": reference.logs(rows)}
+    return {**agreement.gaps(read["served"], read["reference"]), "read": read}

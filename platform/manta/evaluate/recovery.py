@@ -1,18 +1,16 @@
-"""How much of the base a model has kept, in per cent, how sure that is, and whether it is enough."""
+"""How much of the base a model has kept, in per cent, and how sure that is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from manta.evaluate import bootstrap
 from manta.evaluate.bootstrap import Formula
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from manta.sections.outcome import Gate
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -58,6 +56,29 @@ def perplexity_recovery_interval(
     return interval(np.stack([lost, tokens], axis=1), lambda sums: 100 * np.exp(sums[:, 0] / sums[:, 1]), seed)
 
 
+def drift_rows(logs: Sequence[Sequence[float]], base: Sequence[Sequence[float]]) -> list[tuple[float, int]]:
+    """Of each row how far its tokens' log-probabilities (nats) lie from the base's in sum, and how many they are.
+
+    A change that raises as many tokens as it lowers leaves perplexity where it was; the distance shows it.
+    """
+    return [
+        (math.fsum(abs(one - other) for one, other in zip(mine, theirs, strict=True)), len(mine))
+        for mine, theirs in zip(logs, base, strict=True)
+    ]
+
+
+def drift(rows: Sequence[tuple[float, int]]) -> float:
+    """The mean distance of a token's log-probability from the base's, in nats; 0 for the base itself."""
+    return math.fsum(row[0] for row in rows) / sum(row[1] for row in rows)
+
+
+def drift_interval(rows: Sequence[tuple[float, int]], seed: int) -> tuple[float, float] | None:
+    """Bootstrap interval of the drift over rows."""
+    import numpy as np
+
+    return interval(np.asarray(rows, dtype=float), lambda sums: sums[:, 0] / sums[:, 1], seed)
+
+
 def score_interval(shares: Shares, seed: int) -> tuple[float, float] | None:
     """Bootstrap interval of a score in per cent, the quotient of the sums of (numerator, denominator) of its answers."""
     import numpy as np
@@ -76,28 +97,3 @@ def score_recovery_interval(shares: Shares, base: Shares, seed: int) -> tuple[fl
 def relative_gap(a: float, b: float) -> float:
     """|a - b| / b; infinite where either is not finite."""
     return abs(a - b) / b if math.isfinite(a) and math.isfinite(b) else math.inf
-
-
-def missed(gate: Gate, figures: Mapping[str, Any]) -> list[str]:
-    """What the gate demands and `figures` do not give, one sentence each; empty when the model passes.
-
-    A figure that is None counts as missed: what could not be measured was not proved.
-    """
-    misses = []
-    for name in ("perplexity_recovery", "score_recovery"):
-        demanded, reached = getattr(gate, name), figures.get(name)
-        if demanded is None:
-            continue
-        if reached is None:
-            misses.append(f"{name} could not be measured (the base scores 0); the gate demands {demanded:g}%")
-        elif not reached >= demanded:
-            misses.append(f"{name} is {reached:.2f}%, the gate demands {demanded:g}%")
-    for name in ("engine_gap", "base_engine_gap"):
-        gap = figures.get(name)
-        if gate.engine_gap is not None and gap is not None and not gap <= gate.engine_gap:
-            which = "the base" if name.startswith("base") else "this model"
-            misses.append(
-                f"vllm and transformers disagree on {which}: perplexity differs by {gap:.1%}, gate.engine_gap allows {gate.engine_gap:.1%} "
-                "(its files are wrong, or one engine reads them wrongly)"
-            )
-    return misses

@@ -10,13 +10,22 @@ from typing import Any
 from manta import cluster, isolate
 from manta.artifact import Artifact, Draft, Resolved
 from manta.errors import GateRefused, InputError
-from manta.evaluate import asking, comparing, copies, explanations, labelling, recovery
+from manta.evaluate import (
+    adding,
+    agreement,
+    asking,
+    comparing,
+    copies,
+    explanations,
+    gate,
+    labelling,
+    speculative,
+    speed,
+)
 from manta.evaluate.harness import stage as harness
 from manta.evaluate.measure import SPLIT, file_of, measure
 from manta.evaluate.parity import stage as parity
-from manta.evaluate.perplexity import perplexity
-from manta.evaluate.robustness import summary, trial
-from manta.evaluate.scores import score
+from manta.evaluate.robustness import trial
 from manta.progress import Progress
 from manta.schema import EvaluateRecipe
 from manta.storage import Folder
@@ -36,7 +45,8 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
     copies.check(recipe)
     trial.check(recipe)
     harness.check(recipe, inputs)
-    settings, gate = recipe.evaluate, recipe.gate
+    speculative.check(recipe, inputs)
+    settings = recipe.evaluate
     rows, task = settings.perplexity_rows > 0, settings.task is not None and settings.task_samples > 0
     if rows and recipe.data.shards is None:
         raise InputError(
@@ -46,14 +56,10 @@ def check(recipe: EvaluateRecipe, inputs: dict[str, Resolved]) -> None:
         raise InputError(
             "data.examples and evaluate.task go together: set both (and evaluate.task_samples above 0), or neither"
         )
-    if not rows and not task and not settings.parity and settings.harness is None:
+    alone = settings.parity or any((settings.harness, settings.speed, settings.speculative))
+    if not rows and not task and not alone:
         raise InputError("nothing to evaluate: set data.shards (perplexity) or data.examples and evaluate.task (score)")
-    for figure, measured in (("perplexity_recovery", rows), ("score_recovery", task)):
-        if getattr(gate, figure) is not None and not (measured and recipe.model.base):
-            needed = "data.shards" if figure == "perplexity_recovery" else "evaluate.task"
-            raise InputError(
-                f"gate.{figure} = {getattr(gate, figure):g} cannot be measured: set model.base and {needed}"
-            )
+    gate.check(recipe, rows, task)
     if rows:
         _check_rows(inputs)
     if task:
@@ -102,7 +108,14 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     models = {name: draft.inputs[role] for name, role in ROLES.items() if role in draft.inputs}
     _measure(recipe, draft, models if measures(recipe) else {}, progress)
     measured = {name: json.loads(draft.folder.read_text(file_of(name))) for name in models if measures(recipe)}
-    report = summarise(recipe, comparing.settled(recipe, measured or {"model": NOTHING}))
+    timed = speed.found(draft.folder) if recipe.evaluate.speed else None
+    report = summarise(recipe, comparing.settled(recipe, measured or {"model": NOTHING}), timed)
+    drafts = speed.found(draft.folder, speculative.FILE) if recipe.evaluate.speculative else None
+    if drafts is not None:
+        assert recipe.evaluate.speculative is not None
+        speculative.add(report, drafts, recipe.evaluate.speculative, recipe.seed)
+    if timed is not None and (told := speed.disturbed(report["figures"])):
+        progress.note(told)
     found = parity.found(draft.folder) if recipe.evaluate.parity else None
     if found is not None:
         parity.add(report["figures"], found)
@@ -116,7 +129,7 @@ def run(recipe: EvaluateRecipe, draft: Draft, progress: Progress) -> dict[str, A
     explanations.store(measured.get("model", {}), draft.folder)
     draft.folder.write_text(SCORES, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     figures: dict[str, Any] = report["figures"]
-    outcomes = [*measured.values(), *([found] if found else []), *([asked] if asked else [])]
+    outcomes = [*measured.values(), *([one for one in (found, asked, timed, drafts) if one])]
     return figures | {
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": sum(outcome["cpu_seconds"] for outcome in outcomes),
@@ -135,14 +148,20 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
     resources, left = recipe.resources, [name for name in models if not draft.folder.exists(file_of(name))]
     compares = recipe.evaluate.parity and not draft.folder.exists(parity.FILE)
     asks = recipe.evaluate.harness is not None and not draft.folder.exists(harness.FILE)
-    if not left and not compares and not asks:
+    timings = [
+        (module, settings)
+        for module, settings in ((speed, recipe.evaluate.speed), (speculative, recipe.evaluate.speculative))
+        if settings is not None and not draft.folder.exists(module.FILE)
+    ]
+    if not left and not compares and not asks and not timings:
         return
-    cluster.connect(resources.address, resources.cpus)
-    cluster.check_fits(resources.workers, max(1, resources.cpus // resources.workers), 0)
+    threads = max([resources.cpus, *(settings.cpus for _, settings in timings)])
+    cluster.connect(resources.address, threads)
+    cluster.check_fits(resources.workers, max(1, threads // resources.workers), 0)
     # Side by side with a share of the CPUs each: most of the time goes into loading, which uses one core. Several
     # workers are a model's own, and take the CPUs from the process that shares the work out to them.
     spread = resources.workers > 1
-    share = max(1, resources.cpus // (len(left) + compares + asks))
+    share = max(1, resources.cpus // max(1, len(left) + compares + asks))
     with cluster.relay(progress) as mailbox:
         calls = [
             isolate.Call(
@@ -162,7 +181,10 @@ def _measure(recipe: EvaluateRecipe, draft: Draft, models: dict[str, Resolved], 
             arguments = (recipe, source, draft.inputs, draft.folder, mailbox)
             calls.append(isolate.Call(harness.measure, arguments, share, memory_bytes(source), harness.ENVIRONMENT))
         for together in [[call] for call in calls] if spread else [calls]:
-            isolate.run(together, f"evaluate {recipe.name}")
+            if together:
+                isolate.run(together, f"evaluate {recipe.name}")
+    for module, _ in timings:  # last, and one by one: what else the evaluation starts has ended
+        module.measure(recipe, draft.inputs, draft.folder, memory_bytes, progress.note)
 
 
 def memory_bytes(model: Resolved) -> int:
@@ -173,22 +195,33 @@ def memory_bytes(model: Resolved) -> int:
     return 4 * weights + (2 << 30)
 
 
-def summarise(recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Figures, intervals and single results from the measurements of "model" and, if it was measured, "base"."""
+def summarise(
+    recipe: EvaluateRecipe, measured: dict[str, dict[str, Any]], timed: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Figures, intervals and single results from the measurements of "model" and, if it was measured, "base"; `timed` is
+    what `speed` found of both."""
     model, base = measured["model"], measured.get("base")
     figures: dict[str, Any] = {}
     report: dict[str, Any] = {"figures": figures, "intervals": {}}
     if model["nll"]:
-        _add_perplexity(report, model, base, recipe.seed)
+        adding.perplexity(report, model, base, recipe.seed)
     if model["predictions"]:
         assert recipe.evaluate.task is not None
-        _add_score(report, recipe.evaluate.task.name, model, base, recipe.seed)
-        _add_robustness(report, recipe, model)
-    figures["engine_gap"] = model["engine_gap"]
-    if base is not None:
-        figures["base_engine_gap"] = base["engine_gap"]
+        adding.score(report, recipe.evaluate.task.name, model, base, recipe.seed)
+        adding.robustness(report, recipe, model)
+    adding.sizes(figures, measured, timed)
+    if timed is not None:
+        assert recipe.evaluate.speed is not None
+        speed.add(report, timed, recipe.evaluate.speed, recipe.seed)
+    for prefix, one in (("", model), ("base_", base)):
+        if one is not None:
+            figures[f"{prefix}engine_gap"] = one["engine_gap"]
+            if one.get("token_gap") is not None:
+                figures[f"{prefix}token_gap"] = one["token_gap"]
+    if base is not None and (allowed := agreement.explained(model, base)) is not None:
+        figures["token_gap_explained"] = allowed
     figures["gate"] = recipe.gate.model_dump(mode="json", exclude_none=True)
-    figures["missed"] = recovery.missed(recipe.gate, figures)
+    figures["missed"] = gate.missed(recipe.gate, figures, report["intervals"], bool(model.get("compressed")))
     figures["passed"] = not figures["missed"]
     return report
 
@@ -200,57 +233,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _add_perplexity(report: dict[str, Any], model: dict[str, Any], base: dict[str, Any] | None, seed: int) -> None:
-    figures, intervals, tokens = report["figures"], report["intervals"], model["tokens"]
-    figures["perplexity"] = perplexity(model["nll"], tokens)
-    figures["perplexity_tokens"] = sum(tokens)
-    intervals["perplexity"] = recovery.perplexity_interval(model["nll"], tokens, seed)
-    report["nll"] = {"model": model["nll"], "tokens": tokens}
-    if base is not None:
-        figures["base_perplexity"] = perplexity(base["nll"], tokens)
-        figures["perplexity_recovery"] = recovery.perplexity_recovery(figures["perplexity"], figures["base_perplexity"])
-        intervals["perplexity_recovery"] = recovery.perplexity_recovery_interval(
-            model["nll"], base["nll"], tokens, seed
-        )
-        report["nll"]["base"] = base["nll"]
-
-
-def _add_score(
-    report: dict[str, Any], task: str, model: dict[str, Any], base: dict[str, Any] | None, seed: int
-) -> None:
-    figures, intervals = report["figures"], report["intervals"]
-    scored = score(task, model["predictions"], model["references"])
-    figures["score"] = scored.score
-    figures["task_samples"] = len(scored.each)
-    intervals["score"] = recovery.score_interval(scored.shares, seed)
-    report["task"] = {"name": task, "figures": scored.figures}
-    rows = [
-        {"reference": wanted, "prediction": answer, "score": points}
-        for wanted, answer, points in zip(model["references"], model["predictions"], scored.each, strict=True)
-    ]
-    if base is not None:
-        bases = score(task, base["predictions"], base["references"])
-        figures["base_score"] = bases.score
-        figures["score_recovery"] = recovery.score_recovery(scored.score, bases.score)
-        intervals["score_recovery"] = recovery.score_recovery_interval(scored.shares, bases.shares, seed)
-        report["task"]["base_figures"] = bases.figures
-        for row, answer, points in zip(rows, base["predictions"], bases.each, strict=True):
-            row |= {"base_prediction": answer, "base_score": points}
-    if "confidence" in model:
-        report["task"]["labels"] = model["labels"]
-        for row, shares in zip(rows, model["confidence"], strict=True):
-            row["confidence"] = shares
-    report["examples"] = rows
-
-
-def _add_robustness(report: dict[str, Any], recipe: EvaluateRecipe, model: dict[str, Any]) -> None:
-    settings, task = recipe.evaluate.robustness, recipe.evaluate.task
-    if settings is not None and task is not None:
-        found = summary.summarised(task.name, model, settings.attack, recipe.seed)
-        report["robustness"] = found
-        report["figures"] |= summary.single(found)
 
 
 def verdict(recipe: EvaluateRecipe, artifact: Artifact) -> None:

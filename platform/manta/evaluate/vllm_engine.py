@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from manta.evaluate.engines import Engine, Judge
+from manta.evaluate.engines import Engine, Judge, Writer
 
 # Read when vLLM is imported. One process: ready in seconds, and nothing outlives it.
 ENVIRONMENT = {
@@ -39,7 +39,7 @@ class Reader(NamedTuple):
 def load(model: Path, dtype: str, max_tokens: int) -> Engine:
     """Load a Hugging Face directory for sequences of up to `max_tokens`, in the process's OMP_NUM_THREADS threads."""
     llm = _llm(model, dtype, max_tokens)
-    return Engine(lambda rows: _nll(llm, rows), lambda prompts, limits: _generate(llm, prompts, limits))
+    return Engine(lambda rows: _logs(llm, rows), lambda prompts, limits: _generate(llm, prompts, limits))
 
 
 def reader(model: Path, dtype: str, max_tokens: int) -> Reader:
@@ -55,50 +55,93 @@ def judge(model: Path, dtype: str, max_tokens: int) -> Judge:
     return Judge(lambda rows: _believe(llm, rows), lambda prompts, limits: _generate(llm, prompts, limits))
 
 
-def _llm(model: Path, dtype: str, max_tokens: int) -> Any:
+def writer(model: Path, dtype: str, max_tokens: int, at_once: int) -> Writer:
+    """As `load`, for what is timed: `at_once` sequences are computed together."""
+    llm = _llm(model, dtype, max_tokens, at_once)
+    return lambda prompts, count: _write(llm, prompts, count)
+
+
+class Drafting(NamedTuple):
+    """A loaded model that writes with a draft model's help. `counted()` gives (drafted tokens, those that were kept) so far."""
+
+    write: Writer
+    counted: Callable[[], tuple[int, int]]
+
+
+def drafting(model: Path, draft: Path, num_tokens: int, dtype: str, max_tokens: int) -> Drafting:
+    """As `writer`, one sequence at a time, with `num_tokens` drafted at a time by the Hugging Face directory `draft`."""
+    speculative = {"method": "draft_model", "model": str(draft), "num_speculative_tokens": num_tokens}
+    # The draft's tokens have keys and values of their own: room for both models, and for tokens that are thrown away.
+    room = cache_bytes(_config(draft), max_tokens + num_tokens + 1)
+    llm = _llm(model, dtype, max_tokens + num_tokens, 1, room, speculative_config=speculative, disable_log_stats=False)
+    return Drafting(lambda prompts, count: _write(llm, prompts, count), lambda: _drafted(llm))
+
+
+def _drafted(llm: Any) -> tuple[int, int]:
+    found = {metric.name: metric.value for metric in llm.get_metrics() if hasattr(metric, "value")}
+    return (
+        int(found["vllm:spec_decode_num_draft_tokens"]),
+        int(found["vllm:spec_decode_num_accepted_tokens"]),
+    )
+
+
+def _config(model: Path) -> dict[str, Any]:
+    return dict(json.loads((model / "config.json").read_text(encoding="utf-8")))
+
+
+def _llm(model: Path, dtype: str, max_tokens: int, at_once: int = SEQUENCES, room: int = 0, **more: Any) -> Any:
+    """`room` is key-value cache beyond what the model itself needs, in bytes."""
     os.environ.update(ENVIRONMENT)
     from vllm import LLM
 
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    settings = {"disable_log_stats": True, **more}
     return LLM(
         model=str(model),
         dtype=dtype,
         # vLLM wants room for one more token even when only the prompt's likelihood is asked for. That token is never
         # fed back, so no position beyond the model's is computed.
         max_model_len=max_tokens + 1,
-        max_num_seqs=SEQUENCES,
-        kv_cache_memory_bytes=cache_bytes(config, max_tokens + 1),
+        max_num_seqs=at_once,
+        kv_cache_memory_bytes=cache_bytes(_config(model), max_tokens + 1, at_once) + room,
         enforce_eager=True,
         enable_prefix_caching=False,
-        disable_log_stats=True,
         seed=0,
+        **settings,
     )
 
 
-def cache_bytes(config: Mapping[str, Any], max_tokens: int) -> int:
+def cache_bytes(config: Mapping[str, Any], max_tokens: int, at_once: int = SEQUENCES) -> int:
     """Bytes of key-value cache that all sequences need at once: 2 (key, value) x layers x heads x width x 4 bytes a token."""
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     blocks = -(-max_tokens // BLOCK) + 1
-    return int(2 * config["num_hidden_layers"] * heads * width * 4 * blocks * BLOCK * (SEQUENCES + 1))
+    return int(2 * config["num_hidden_layers"] * heads * width * 4 * blocks * BLOCK * (at_once + 1))
 
 
-def _nll(llm: Any, rows: Sequence[Sequence[int]]) -> list[float]:
+def _logs(llm: Any, rows: Sequence[Sequence[int]]) -> list[list[float]]:
     from vllm import SamplingParams
 
     wanted = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
     answers = llm.generate([{"prompt_token_ids": list(row)} for row in rows], wanted, use_tqdm=False)
-    sums = []
+    found = []
     for row, answer in zip(rows, answers, strict=True):
         predicted = zip(row[1:], answer.prompt_logprobs[1:], strict=True)
-        sums.append(-sum(candidates[token].logprob for token, candidates in predicted))
-    return sums
+        found.append([candidates[token].logprob for token, candidates in predicted])
+    return found
 
 
 def _generate(llm: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[list[int]]:
     from vllm import SamplingParams
 
     wanted = [SamplingParams(max_tokens=limit, temperature=0.0, detokenize=False) for limit in limits]
+    answers = llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], wanted, use_tqdm=False)
+    return [list(answer.outputs[0].token_ids) for answer in answers]
+
+
+def _write(llm: Any, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    from vllm import SamplingParams
+
+    wanted = SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True, detokenize=False)
     answers = llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], wanted, use_tqdm=False)
     return [list(answer.outputs[0].token_ids) for answer in answers]
 

@@ -38,6 +38,27 @@ def model_config(url: str) -> dict[str, Any]:
     return dict(json.loads(Folder(url).read_text("config.json")))
 
 
+def opened(folder: Path, dtype: str, auto: Any = None) -> Any:
+    """The model of a local directory to answer with, not to train: by the class `auto` of Transformers, or the one its
+    config.json names, in `dtype`; int8 weights of a model with a head by torch's int8 kernels, in float32."""
+    import torch
+
+    from manta.models import int8
+    from manta.models.classes import know, named
+
+    config = model_config(str(folder))
+    if int8.stored_so(config):
+        return int8.opened(folder, config)
+    know(config)
+    return (auto or named(config)).from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True).eval()
+
+
+def weight_bytes(model: Path) -> int:
+    """Bytes of the weights of a Hugging Face directory: its safetensors files, or the older format's."""
+    files = list(model.glob("*.safetensors")) or list(model.glob("pytorch_model*.bin"))
+    return sum(file.stat().st_size for file in files)
+
+
 def load(
     folder: Path,
     precision: str = "fp32",

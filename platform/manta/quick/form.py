@@ -17,10 +17,11 @@ from manta.errors import InputError
 from manta.quick import choices, columns, facts, names, yaml_text
 from manta.quick.choices import Choice
 from manta.quick.facts import Facts
-from manta.schema import KINDS, EvaluateRecipe, FinetuneRecipe
+from manta.schema import KINDS, EvaluateRecipe, FinetuneRecipe, TuneRecipe
 from manta.sections.base import Input
 from manta.storage import Folder
 
+LONG = 80  # characters of a setting beyond which its reason is not lined up with the others
 WRITTEN = "# Written by `manta "
 FILE = Input(("file", "prepare"))
 UNDECIDED: dict[str, dict[str, Any]] = {
@@ -50,7 +51,7 @@ class Words:
 class Made:
     """A recipe, the file that holds it, and what is to be said of it."""
 
-    recipe: FinetuneRecipe | EvaluateRecipe
+    recipe: FinetuneRecipe | EvaluateRecipe | TuneRecipe
     file: Path
     text: str
     choices: tuple[Choice, ...]
@@ -69,7 +70,7 @@ class Made:
     def shown(self, written: bool) -> str:
         """What was decided, as a list of settings with their reasons."""
         settings = [f"{choice.path}={yaml_text.plain(choice.value)}" for choice in self.choices]
-        width = max(map(len, settings), default=0)
+        width = max((len(setting) for setting in settings if len(setting) <= LONG), default=0)
         listed = [
             f"  {setting:{width}}  {choice.reason}" for setting, choice in zip(settings, self.choices, strict=True)
         ]
@@ -97,17 +98,17 @@ def make(words: Words, replace: bool = False) -> Made:
     own = _at(raw, section)
     task, why = _task(words, own, _at(raw, ("data", "columns")))
     _put(raw, section, {**task, **own, "name": task["name"]})
-    _put(raw, ("data", "examples"), _ref(words.data))
-    _put(raw, ("model", "source"), _ref(words.model))
+    _put(raw, ("data", "examples"), ref(words.data))
+    _put(raw, ("model", "source"), ref(words.model))
     if words.validation is not None:
-        _put(raw, ("data", "validation"), _ref(words.validation))
+        _put(raw, ("data", "validation"), ref(words.validation))
     found, told, made = (_finetune if words.command == "finetune" else _evaluate)(raw)
     for choice in made:
         recipes.set_path(raw, choice.path, choice.value)
     named = any(item.startswith("name=") for item in words.overrides)
     if not named:
         raw["name"] = _usual_name(words, found)
-    file, raw["name"], text = _place(words, raw, made, named, replace)
+    file, raw["name"], text = place(str(words), raw, made, named, replace)
     recipe = recipes.validate(raw, origin=str(words), kind=words.command)
     assert isinstance(recipe, FinetuneRecipe | EvaluateRecipe)
     return Made(recipe, file, text, tuple(made), (f"task {task['name']} ({why})", *told))
@@ -176,7 +177,7 @@ def _task(words: Words, own: Mapping[str, Any], renamed: Mapping[str, str]) -> t
     if word is not None:
         task = names.task_of(str(word))
         return task, "as asked" if task["name"] == word else f"which {word} means"
-    place = Folder(_file("--data", _ref(words.data), "runs").path)
+    place = Folder(_file("--data", ref(words.data), "runs").path)
     file = place if place.is_file() else place / "examples/train.parquet"
     task, told = columns.task_of(file, renamed)
     return task, f"by the columns {told}"
@@ -200,7 +201,7 @@ def _completed(raw: Mapping[str, Any]) -> dict[str, Any]:
 # --- names and places ------------------------------------------------------------------------------------------------
 
 
-def _ref(typed: str) -> str:
+def ref(typed: str) -> str:
     """What was typed as a recipe means it: a bare word is a file or folder here, no sibling of runs."""
     return typed if "/" in typed or ":" in typed else f"./{typed}"
 
@@ -214,9 +215,7 @@ def _usual_name(words: Words, found: Facts) -> str:
     return "-".join(parts)
 
 
-def _place(
-    words: Words, raw: dict[str, Any], made: Sequence[Choice], named: bool, replace: bool
-) -> tuple[Path, str, str]:
+def place(words: str, raw: dict[str, Any], made: Sequence[Choice], named: bool, replace: bool) -> tuple[Path, str, str]:
     """(file, name, content) of the recipe: the first name that is free, or already holds this very recipe."""
     name, output = str(raw["name"]), str(raw.get("output", "runs"))
     number = 1
@@ -231,16 +230,16 @@ def _place(
             return file, tried, text
         if named:
             raise InputError(
-                f"name = {name!r}: ./{file} is another recipe: choose another name, or run `manta {words.command} ./{file}`"
+                f"name = {name!r}: ./{file} is another recipe: choose another name, or run `manta {raw['kind']} ./{file}`"
             )
         number += 1
 
 
-def _text(words: Words, raw: Mapping[str, Any], made: Sequence[Choice]) -> str:
-    fields = KINDS[words.command].model_fields
+def _text(words: str, raw: Mapping[str, Any], made: Sequence[Choice]) -> str:
+    fields = KINDS[raw["kind"]].model_fields
     ordered = {key: raw[key] for key in sorted(raw, key=list(fields).index)}
     reasons = {choice.path: choice.reason for choice in made}
-    head = f"{WRITTEN}{str(words).removeprefix('manta ')}`; again: manta {words.command} ./{raw['name']}.yaml\n"
+    head = f"{WRITTEN}{words.removeprefix('manta ')}`; again: manta {raw['kind']} ./{raw['name']}.yaml\n"
     return head + yaml_text.dump(ordered, reasons)
 
 

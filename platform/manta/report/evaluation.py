@@ -14,6 +14,7 @@ from manta.report import explanations, pictures, robustness
 from manta.report.difference import SCORES
 from manta.tasks.scoring import spans
 
+SPEED = ("first_token_ms", "peak_memory_bytes")  # figures of evaluate.speed that are no rates
 WORST, SHOWN = 5, 600  # answers, characters of each text
 
 
@@ -23,6 +24,8 @@ def sections(made: Artifact) -> Iterator[str]:
         return
     report = json.loads(made.folder.read_text(SCORES))
     yield "<h2>Figures and where they lie with 95% confidence</h2>" + _intervals(report["figures"], report["intervals"])
+    if "speed" in report:
+        yield "<h2>Speed and memory</h2>" + _speed(report["figures"], report["speed"]["settings"])
     rows = report.get("examples", [])
     if not rows:
         return
@@ -43,6 +46,18 @@ def _intervals(figures: Mapping[str, Any], intervals: Mapping[str, Any]) -> str:
         shown = name if "/" in name else name.replace("_", " ")  # a task of lm_eval is called what its file says
         rows.append(f"<tr><td>{_text(shown)}<td>{_text(value)}<td>{_text(where)}")
     return f"<table>{''.join(rows)}</table>"
+
+
+def _speed(figures: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The model's rates beside its base's, where there is one."""
+    shown = [name for name in figures if not name.startswith("base_") and ("_per_" in name or name in SPEED)]
+    rows = ["<tr><th><th>model<th>base<th>model / base"]
+    for name in shown:
+        mine, theirs = figures[name], figures.get(f"base_{name}")
+        base = "<td><td>" if theirs is None else f"<td>{format_figure(theirs)}<td>{mine / theirs:.2f}"
+        rows.append(f"<tr><td>{_text(name.replace('_', ' '))}<td>{format_figure(mine)}{base}")
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+    return f"<p>In turns; {_text(told)}. Medians over the rounds.</p><table>{''.join(rows)}</table>"
 
 
 def _labels(task: str, guesses: Sequence[Any], truths: Sequence[Any]) -> Iterator[str]:

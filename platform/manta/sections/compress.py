@@ -19,6 +19,10 @@ class Calibration(Section):
     seq_len: Positive = Field(256, description="tokens of a row, at most")
 
 
+class Dynamic(Section):
+    """int8 of models that answer in one pass: weights rounded to nearest, activations scaled as they come."""
+
+
 class CompressSettings(Section):
     """What is left out is not done."""
 
@@ -26,6 +30,7 @@ class CompressSettings(Section):
     vocabulary: Vocabulary | None = None
     prune: Prune | None = None
     quantise: Quantise | None = None
+    dynamic: Dynamic | None = Field(None, description="int8 for encoders with heads, in place of quantise")
 
     @property
     def parts(self) -> dict[str, Section]:
@@ -34,6 +39,7 @@ class CompressSettings(Section):
             "vocabulary": self.vocabulary,
             "prune": self.prune,
             "quantise": self.quantise,
+            "dynamic": self.dynamic,
         }
         return {name: part for name, part in found.items() if part is not None}
 
@@ -48,6 +54,11 @@ class CompressSettings(Section):
         if not self.parts:
             raise ValueError(
                 "nothing is to be done: set compress.quantise (`quantise: {}` for int8 by GPTQ), compress.prune or compress.vocabulary"
+            )
+        if self.quantise is not None and self.dynamic is not None:
+            raise ValueError(
+                "quantise and dynamic both make integers of the weights: set compress.quantise=null for an encoder, "
+                "compress.dynamic=null for a decoder"
             )
         if self.vocabulary is not None and (self.calibration is None or self.calibration.shards is None):
             raise ValueError("a vocabulary is trimmed to the tokens of a text: set compress.calibration.shards")

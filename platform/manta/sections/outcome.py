@@ -20,6 +20,7 @@ from manta.sections.base import (
 from manta.sections.compress import CompressResources
 from manta.sections.harness import Harness
 from manta.sections.robustness import Robustness
+from manta.sections.speed import Speculative, Speed
 from manta.sections.tasks import Task
 
 
@@ -37,6 +38,8 @@ class EvaluateSettings(Section):
     harness: Harness | None = Field(
         None, description="also: tasks in the format of lm-evaluation-harness, on local data"
     )
+    speed: Speed | None = Field(None, description="also: how quickly the model answers, and its base")
+    speculative: Speculative | None = Field(None, description="also: whether drafts of a small model make it quicker")
 
 
 class EvaluateResources(CompressResources):
@@ -51,17 +54,40 @@ class EvaluateData(Section):
 
 
 class Gate(Section):
-    """What a model must reach: recovery against the base in per cent, and the same figures in two engines."""
+    """What a model must reach: recovery against the base in per cent, sizes and speeds, and the same figures in two engines."""
 
     perplexity_recovery: Annotated[float, Field(ge=0.0, le=200.0)] | None = Field(
-        None, description="100 * base perplexity / perplexity"
+        None, description="100 * base perplexity / perplexity, at least"
     )
     score_recovery: Annotated[float, Field(ge=0.0, le=1000.0)] | None = Field(
-        None, description="100 * score / base score"
+        None, description="100 * score / base score, at least"
+    )
+    token_drift: PositiveFloat | None = Field(
+        None, description="mean distance of a token's log-probability from the base's in nats, at most"
+    )
+    size_ratio: PositiveFloat | None = Field(None, description="bytes of the weights / those of the base, at most")
+    speedup_1: PositiveFloat | None = Field(
+        None, description="tokens a second / those of the base, one request at a time, at least"
+    )
+    speedup_16: PositiveFloat | None = Field(None, description="the same for 16 requests at a time")
+    cpu_speedup_1: PositiveFloat | None = Field(
+        None, description="as speedup_1 by seconds of CPU time: where the machine has other work, and no GPU"
+    )
+    cpu_speedup_16: PositiveFloat | None = Field(None, description="as speedup_16 by seconds of CPU time")
+    first_token_ms: PositiveFloat | None = Field(
+        None, description="from a request of evaluate.speed.prompt_tokens to the first token, at most"
+    )
+    confident: bool = Field(
+        False, description="also the near end of a figure's 95% interval must pass, where it has one"
     )
     engine_gap: Fraction | None = Field(
         0.05,
         description="largest relative difference of perplexity between vllm and transformers; none skips the check",
+    )
+    token_gap: PositiveFloat | None = Field(
+        None,
+        description="largest mean difference of a token's log-probability between the two, in nats: sees errors that leave "
+        "perplexity where it was; none: what precision and compression explain, by model.base",
     )
     parity: PositiveFloat | None = Field(
         None, description="largest difference of a log-probability in nats; none: what the precision explains"

@@ -79,6 +79,10 @@ def _together(recipe: TuneRecipe) -> Iterator[Problem]:
         yield Problem(
             "search.warm_start", search.warm_start, f"{search.method} learns from no results: set search.method=tpe"
         )
+    evaluated, at_once = recipe.after.evaluate, recipe.resources.concurrent_trials
+    if evaluated is not None and evaluated.evaluate.speed is not None and at_once > 1:
+        remedy = "speed is measured while nothing else runs: set resources.concurrent_trials=1, or leave after.evaluate.evaluate.speed out"
+        yield Problem("resources.concurrent_trials", at_once, remedy)
     if search.early is None or search.population is not None:
         return
     if trial.kind == "compress":
@@ -171,7 +175,9 @@ def _values(recipe: TuneRecipe) -> Iterator[Problem]:
     for path, raw in recipe.search.space.items():
         found = draws.entry(raw)
         for value in draws.ends(found):
-            for problem in _refused(recipe, {**_context(recipe, path), path: value}):
+            one = {**_context(recipe, path), path: value}
+            # What comes with it counts: a scheme that reads nothing may bring a setting that takes the rows away.
+            for problem in _refused(recipe, {**one, **_brought(recipe, one)}) and _refused(recipe, one):
                 # A field beside it may be what is refused, such as both batch.samples and batch.tokens.
                 remedy = problem.remedy if problem.path == path else f"{problem.path}: {problem.remedy}"
                 yield Problem(f"search.space.{path}.{found.name}", value, remedy)
@@ -182,6 +188,17 @@ def _context(recipe: TuneRecipe, path: str) -> space.Overrides:
     found: space.Overrides = {}
     for other, wanted in draws.entry(recipe.search.space[path]).when.items():
         found |= {**_context(recipe, other), other: wanted[0]}
+    return found
+
+
+def _brought(recipe: TuneRecipe, overrides: space.Overrides) -> space.Overrides:
+    """The first value of each field that is there because of what `overrides` hold."""
+    found: space.Overrides = {}
+    for path, raw in recipe.search.space.items():
+        one = draws.entry(raw)
+        held = one.when and all(other in overrides and overrides[other] in wanted for other, wanted in one.when.items())
+        if held and path not in overrides:
+            found[path] = draws.ends(one)[0]
     return found
 
 

@@ -30,10 +30,20 @@ AT_END = {
     "pretrain": ("final_loss", "tokens_per_second", "parameters", "train_seconds", "worker_seconds", "model_bytes"),
     "compress": ("size_ratio", "size_bytes", "seconds", "cpu_seconds", "worker_seconds", "model_bytes"),
 }
+# What an evaluation knows that compares with a base, that measures speed, and that does both.
+OF_BASE = ("perplexity_ratio", "perplexity_recovery", "token_drift", "score_recovery", "size_ratio")
+OF_SPEED = (
+    "tokens_per_second_1",
+    "tokens_per_second_16",
+    "prefill_tokens_per_second",
+    "first_token_ms",
+    "peak_memory_bytes",
+)
+SPEEDUPS = ("speedup_1", "speedup_16", "cpu_speedup_1", "cpu_speedup_16")
 # What follows a trial, by what stands in its manifest; a figure that an evaluation was not asked for is missing there.
 AFTERWARDS = {
     "compress": ("size_ratio", "size_bytes", "seconds", "cpu_seconds", "model_bytes"),
-    "evaluate": ("perplexity", "score", "seconds", "cpu_seconds"),
+    "evaluate": ("perplexity", "score", "seconds", "cpu_seconds", *OF_BASE, *OF_SPEED, *SPEEDUPS),
     "latency": ("p50_ms", "p95_ms", "first_token_ms", "ms_per_token"),
 }
 COST = "cost"
@@ -42,7 +52,13 @@ GENERATING = {
     "finetune": ("summarisation", "translation", "chat", "preference"),
     "pretrain": ("clm", "denoising"),
 }
-OF_TOKENS = ("first_token_ms", "ms_per_token")
+OF_TOKENS = (
+    "first_token_ms",
+    "ms_per_token",
+    "tokens_per_second_1",
+    "tokens_per_second_16",
+    "prefill_tokens_per_second",
+)
 
 
 def known(recipe: TuneRecipe) -> list[str]:
@@ -56,10 +72,18 @@ def known(recipe: TuneRecipe) -> list[str]:
         for stage, names in AFTERWARDS.items()
         if getattr(recipe.after, stage) is not None
         for name in names
-        if name not in OF_TOKENS or _generates(recipe)
+        if (name not in OF_TOKENS or _generates(recipe)) and (stage != "evaluate" or _evaluates(recipe, name))
     ]
     cost = [COST] if recipe.search.price_per_hour is not None else []
     return [*during, *AT_END[kind], *cost, *after]
+
+
+def _evaluates(recipe: TuneRecipe, name: str) -> bool:
+    """Whether the evaluation of each trial is asked for what the figure needs."""
+    asked = recipe.after.evaluate
+    assert asked is not None
+    compares = asked.base is not None or name not in (*OF_BASE, *SPEEDUPS)
+    return compares and (asked.evaluate.speed is not None or name not in (*OF_SPEED, *SPEEDUPS))
 
 
 def _generates(recipe: TuneRecipe) -> bool:

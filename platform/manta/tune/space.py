@@ -128,7 +128,7 @@ def made(
     """
     raw = unplaced(recipe, overrides)
     for role, place in (places or {}).items():
-        if role.startswith(("trial.", AFTER)):
+        if role.startswith(("trial.", AFTER)) and _there(raw, role):
             recipes.set_path(raw, role, place)
     if parent is not None:
         raw["trial"]["model"] = {"source": parent}
@@ -137,6 +137,16 @@ def made(
     found = recipes.validate(whole, origin=f"trial {name}", kind=recipe.trial.kind)
     assert isinstance(found, TrialRecipe)
     return Made(found, After.model_validate(raw["after"]), name)
+
+
+def _there(raw: Mapping[str, Any], role: str) -> bool:
+    """Whether the section of an input is there: a configuration may rule it out, such as calibration where nothing reads it."""
+    node: Any = raw
+    for key in role.split(".")[:-1]:
+        node = node[int(key)] if isinstance(node, list) else node.get(key)
+        if node is None:
+            return False
+    return True
 
 
 def _by(units: Mapping[str, float]) -> Callable[[str, Entry], Any]:

@@ -65,9 +65,13 @@ def chain(made: Made) -> list[Recipe]:
 def _following(made: Made, kind: str, source: str) -> Recipe:
     raw = getattr(made.after, kind).model_dump(mode="json")
     raw |= {"kind": kind, "name": f"{made.name}.{kind}", "output": made.recipe.output, "seed": made.recipe.seed}
+    model = {"source": source}
     if kind == "evaluate":
-        raw["gate"] = {"engine_gap": None}  # an objective or a constraint judges it
-    found = recipes.validate(raw | {"model": {"source": source}}, origin=f"after.{kind}", kind=kind)
+        model["base"] = raw.pop("base")
+        if made.recipe.kind != "compress":
+            # An objective or a constraint judges it; of compressions the files themselves may be wrong.
+            raw["gate"] = {"engine_gap": None}
+    found = recipes.validate(raw | {"model": model}, origin=f"after.{kind}", kind=kind)
     assert isinstance(found, CompressRecipe | EvaluateRecipe)
     return found
 
