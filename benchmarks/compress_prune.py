@@ -17,11 +17,10 @@ import harness
 import numpy as np
 
 from manta.compress import prune, vocabulary
-from manta.models.load import weight_bytes
 from manta.data import respell
 from manta.data.tokenizers.engines import encoders
 from manta.models import package
-from manta.models.load import load
+from manta.models.load import load, weight_bytes
 from manta.sections.prune import Prune, Vocabulary
 from manta.storage import Folder
 
