@@ -18,6 +18,7 @@ import numpy as np
 
 from manta.compress import prune, vocabulary
 from manta.data import respell
+from manta.data.tokenizers import trim
 from manta.data.tokenizers.engines import encoders
 from manta.models import package
 from manta.models.load import load, weight_bytes
@@ -91,7 +92,7 @@ def _make(
 ) -> dict[str, Any]:
     if section == "prune":
         return prune.apply(source, target, Prune.model_validate(settings), sample, _unheard)
-    size = len(respell._vocabulary(Folder(source), "tokenizer.json"))
+    size = trim.Spelling((source / "tokenizer.json").read_text(encoding="utf-8")).size
     counts = np.stack([np.bincount(ids, minlength=size) for ids in text])
     return vocabulary.apply(source, target, Vocabulary.model_validate(settings), counts, _unheard)
 

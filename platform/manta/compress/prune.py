@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from manta.storage import Folder
 
 SETTING = "compress.prune"
+PREDICTS = ("ForCausalLM", "LMHeadModel")  # how the names of classes end that predict the next token
 
 Report = Callable[[int, int], None]  # called with (steps done, steps)
 
@@ -49,9 +50,10 @@ def check(settings: Prune, config: Mapping[str, Any], folder: Folder) -> None:
     wanted(settings, old, found)
     if settings.layers is not None:
         num_removed(settings.layers, old.layers)
-        if settings.depth == "loss" and found.centred and config["model_type"] == "bert":
+        predicts = any(name.endswith(PREDICTS) for name in config.get("architectures") or ())
+        if settings.depth == "loss" and not predicts:
             raise InputError(
-                f"{SETTING}.depth = 'loss' is the loss of the next token, and a model of type 'bert' predicts none: "
+                f"{SETTING}.depth = 'loss' is the loss of the next token, which {config.get('architectures')} does not predict: "
                 f"set {SETTING}.depth=influence"
             )
     zeros = settings.sparsity
