@@ -63,6 +63,7 @@ TAGS = {
     "task": {"task.name": "chat"},
     "data.layout": {"data.layout.kind": "concat"},
     "objective": {"objective.name": "clm"},
+    "objective.hidden": {"objective.name": "distillation"},
     "objective.method": {"objective.name": "denoising", "objective.method.kind": "spans"},
     "early": {"early.method": "asha"},
 }

@@ -48,7 +48,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "manta.evaluate.latency",
     ),
     "manta.compress": ("manta.models", "manta.tasks", "manta.data"),
-    "manta.plan": ("manta.models", "manta.adapt.counting", "manta.data.shards", "manta.train", "manta.doctor"),
+    # What a token of a teacher's answers takes.
+    "manta.plan": (
+        "manta.models",
+        "manta.objectives.stored",
+        "manta.adapt.counting",
+        "manta.data.shards",
+        "manta.train",
+        "manta.doctor",
+    ),
     # Objectives and adapters: to compare as was learnt, and to prove that what is served is what was trained.
     "manta.evaluate": ("manta.models", "manta.objectives", "manta.adapt", "manta.tasks", "manta.data"),
     # How sure the shown figures are; which trials a sweep holds, and which of them are the best.

@@ -118,7 +118,9 @@ def test_what_cannot_be_shown_is_refused(tokenizer: Any) -> None:
     samples.check("clm", 2)
     with pytest.raises(InputError, match=r"resources\.zero_stage = 3 .* set resources\.zero_stage=2, or samples=null"):
         samples.check("clm", 3)
-    with pytest.raises(InputError, match=r"objective\.name = 'nsp' has nothing to show, only those of clm, mlm"):
+    with pytest.raises(
+        InputError, match=r"objective\.name = 'nsp' has nothing to show, only those of clm, distillation, mlm"
+    ):
         samples.check("nsp", 0)
     for objective, gap in (("mlm", r"\[MASK\]"), ("denoising", r"<extra_id_0> or \[MASK\]")):
         with pytest.raises(InputError, match=rf"samples\.prompts\.1 = 'w2' leaves nothing to fill: put {gap} into it"):
