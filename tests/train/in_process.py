@@ -98,7 +98,7 @@ def job_of(task: dict[str, Any], inputs: dict[str, Resolved], folder: Path, **gi
     recipe = recipe_of(task, folder, **given)
     draft = Draft(Folder(folder / "run"), {}, inputs, resumed=False)
     if task["name"] == "preference":
-        run._ask_before(recipe, draft, Progress(quiet=True))
+        preparing.ask_before(recipe, draft, Progress(quiet=True))
     job: Job = run.make_job(recipe, draft, None, Progress(quiet=True))
     return job
 

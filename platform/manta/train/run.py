@@ -7,11 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from manta import cluster, mix
-from manta import recipe as recipes
 from manta.artifact import Draft, Resolved
 from manta.errors import InputError, Problem, RecipeError, StageFailed
 from manta.progress import Progress
@@ -20,7 +18,7 @@ from manta.sections.model import NewModel
 from manta.sections.objective import Clm, Distillation, Masking, Objective, Preference
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
-from manta.train import mixed, optimizers, samples, schedule, shm_op, zero
+from manta.train import mixed, optimizers, preparing, samples, schedule, shm_op, zero
 from manta.train.marks import Halted, Marks
 
 STOP_SECONDS = 120  # for workers to take the step they are at and save
@@ -153,7 +151,7 @@ def run(recipe: Recipe, draft: Draft, progress: Progress, marks: Marks | None = 
     cluster.check_fits(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
     for stream, place in mixed.parts(recipe, draft) if isinstance(recipe, FinetuneRecipe) else ():
         if isinstance(stream.recipe, FinetuneRecipe) and stream.recipe.task.name == "preference":
-            _ask_before(stream.recipe, place, progress, marks)
+            preparing.ask_before(stream.recipe, place, progress, marks)
     with cluster.relay(progress) as mailbox:
         job = make_job(recipe, draft, mailbox, progress, marks)
         lessons.store(job, progress)
@@ -191,7 +189,7 @@ def make_job(
     source = None if isinstance(recipe.model, NewModel) else load.model_url(draft.inputs["model.source"])
     if isinstance(recipe, FinetuneRecipe):
         assert source is not None
-        where = _task_rows(recipe, draft, source, progress, marks)
+        where = preparing.task_rows(recipe, draft, source, progress, marks)
         grown = Folder(where).exists("tokenizer/tokenizer_config.json")  # by tokens that the task brings
         tokenizer = f"{where}/tokenizer" if grown else source
     else:
@@ -263,43 +261,6 @@ def _flops_per_token(objective: Objective, config: dict[str, Any], index: Any, w
         scored = told["trained_share"] if isinstance(objective, Clm | Distillation | Preference) else 1.0
     sides = sum(column.endswith("input_ids") for column in index.columns)  # texts that a row holds side by side
     return sides * formulas.flops_per_token(classes.suited(config, objective.name), seq_len, target, scored)
-
-
-def _task_rows(
-    recipe: FinetuneRecipe, draft: Draft, source: str, progress: Progress, marks: Marks | None = None
-) -> str:
-    """Tokenised rows of the task's examples, written once: below the run's own folder, or where a sweep's runs share them."""
-    from manta.tasks.encoding import rows
-
-    folder = draft.folder / "work/rows" if marks is None else Folder(marks.shared) / _rows_name(recipe, draft)
-    with folder.locked():
-        if not folder.exists("shards.json"):
-            with Folder(source).local() as model:
-                rows.write(recipe, draft.inputs, Path(model), folder, progress)
-    return folder.url
-
-
-def _rows_name(recipe: FinetuneRecipe, draft: Draft) -> str:
-    """A name for all that decides the rows, and for what the model says of them before it is trained."""
-    decides: dict[str, Any] = {
-        "data": recipe.data.model_dump(mode="json"),
-        "task": recipe.task.model_dump(mode="json"),
-        "packing": recipe.batch.packing,
-        "inputs": {role: found.content for role, found in draft.inputs.items()},
-        "precision": recipe.optimizer.precision if recipe.task.name == "preference" else None,
-    }
-    return recipes.digest(decides)[:16]
-
-
-def _ask_before(recipe: FinetuneRecipe, draft: Draft, progress: Progress, marks: Marks | None = None) -> None:
-    """What the model says of the task's pairs before it is trained, stored beside their rows."""
-    from manta.models import load
-    from manta.train import reference
-
-    source = load.model_url(draft.inputs["model.source"])
-    folder = Folder(_task_rows(recipe, draft, source, progress, marks))
-    with folder.locked():
-        reference.store(recipe, folder, source, progress)
 
 
 def _fit(job: Any, progress: Progress) -> dict[str, Any]:
