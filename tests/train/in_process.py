@@ -21,7 +21,7 @@ from manta.schema import EvaluateRecipe, FinetuneRecipe
 from manta.storage import Folder
 from manta.tasks import COMPARING, LABELLING
 from manta.tasks.encoding import seq2seq
-from manta.train import optimizers, run, teacher, validation
+from manta.train import optimizers, preparing, run, teacher, validation
 from manta.train.engine import Engine
 from manta.train.export import export
 from manta.train.job import Job, model_of
