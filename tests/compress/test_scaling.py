@@ -77,7 +77,7 @@ def test_smoothquant_s_search_finds_what_to_move(outlier: str) -> None:
 
     def lost(scale: torch.Tensor) -> float:
         seen, scaled = inputs / scale, weight * scale
-        steps = grids.fit(scaled, scheme.grid)
+        steps = grids.fit(scaled, scheme.grid, seen.square().mean(0))
         made = schemes.rounded_inputs(seen, scheme) @ grids.values(grids.nearest(scaled, steps, scheme.grid), steps).t()
         error = (made - inputs @ weight.t()).square().sum(-1) / (inputs @ weight.t()).square().sum(-1)
         return float(error.mean())
@@ -85,7 +85,7 @@ def test_smoothquant_s_search_finds_what_to_move(outlier: str) -> None:
     found = lost(scaling.search(reading, weight, scheme, scaling.SEARCHED_SMOOTHQUANT))
     plain = lost(torch.ones(32))
     everywhere = lost(scaling.smoothquant(reading, weight, 0.8))
-    assert found <= min(plain, everywhere)
+    assert found <= min(plain, everywhere) * (1 + 1e-5)
     if outlier == "one channel":
         assert found < 0.5 * plain
     else:

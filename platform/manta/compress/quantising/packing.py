@@ -26,7 +26,8 @@ class Coded(NamedTuple):
 
 def coded(codes: torch.Tensor, scale: torch.Tensor, scheme: Scheme) -> Coded:
     """Codes (out, in) and scales (out, groups), both float32, as the checkpoint stores them."""
-    kept = scale.to(getattr(torch, scheme.grid.scale_dtype)).contiguous()
+    # A copy: layers that were rounded together have parts of one tensor, which no file takes.
+    kept = scale.to(getattr(torch, scheme.grid.scale_dtype), copy=True, memory_format=torch.contiguous_format)
     if scheme.grid.bits == 4:
         shape = torch.tensor(codes.shape, dtype=torch.int64)
         return Coded(scheme, {"weight_packed": pack(codes), "weight_scale": kept, "weight_shape": shape})
