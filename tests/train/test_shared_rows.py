@@ -13,7 +13,7 @@ from manta.progress import Progress
 from manta.schema import FinetuneRecipe
 from manta.storage import Folder
 from manta.tasks.encoding import rows
-from manta.train import run as training
+from manta.train import preparing
 from manta.train.marks import Marks
 
 
@@ -53,7 +53,7 @@ def test_rows_are_written_once_for_all_that_share_them(tmp_path: Path, written: 
     def place(name: str, marks: Marks | None, content: str = "a", **changes: Any) -> str:
         recipe, inputs = finetune(name, content, **changes)
         draft = Draft(Folder(tmp_path / name), {}, inputs, resumed=False)
-        return training._task_rows(recipe, draft, str(tmp_path), silent, marks)
+        return preparing.task_rows(recipe, draft, str(tmp_path), silent, marks)
 
     first = place("000", shared)
     assert first.startswith(f"{tmp_path}/work/rows/")
