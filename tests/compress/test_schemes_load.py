@@ -46,7 +46,7 @@ from pathlib import Path
 from manta.evaluate import vllm_engine
 rows = json.load(open(sys.argv[1]))
 for place in sys.argv[2:]:
-    judge = vllm_engine.judge(Path(place), "float32", max(map(len, rows)))
+    judge = vllm_engine.judge(Path(place), "bfloat16", max(map(len, rows)))  # its int4 kernel knows no float32
     (Path(place) / "believed.json").write_text(json.dumps([logs for logs, _ in judge.believe(rows)]))
     del judge
 """
@@ -101,8 +101,8 @@ def test_it_keeps_what_was_learnt(trained: Trained, made: dict[str, Path], name:
 def test_vllm_believes_what_transformers_does(trained: Trained, made: dict[str, Path], name: str) -> None:
     ours = _believed(made[name], _rows(trained))
     served = np.array(json.loads((made[name] / "believed.json").read_text()))
-    assert np.abs(served - ours).mean() < 0.03
-    assert np.exp(ours.mean() - served.mean()) == pytest.approx(1.0, abs=0.01)
+    assert np.abs(served - ours).mean() < 0.06  # bfloat16 against float32
+    assert np.exp(ours.mean() - served.mean()) == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_mixed_model_has_the_size_that_was_asked_for(trained: Trained, made: dict[str, Path]) -> None:
