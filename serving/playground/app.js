@@ -8,7 +8,7 @@ import { panel, TASKS } from "./tasks.js";
 // --- key ---
 
 function needKey(words) {
-  $("key-error").hidden = !words || !key.get();
+  $("key-error").hidden = !words;
   $("key-error").textContent = words ?? "";
   $("key").value = "";
   if (!$("key-dialog").open) $("key-dialog").showModal();
@@ -49,7 +49,13 @@ function showSettings(open) {
   $("settings-button").setAttribute("aria-expanded", String(open));
 }
 
+const narrow = matchMedia("(max-width: 56rem)"); // the settings lie over the conversation
 $("settings-button").addEventListener("click", () => showSettings($("settings").hidden));
+$("settings").addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !narrow.matches) return;
+  showSettings(false);
+  $("settings-button").focus();
+});
 
 // --- tabs ---
 
@@ -142,5 +148,5 @@ $("max-tokens").addEventListener("input", () => ($("max-tokens").dataset.chosen 
 chat.start(needKey);
 tellTheme();
 tellKey();
-showSettings(!matchMedia("(max-width: 56rem)").matches);
+showSettings(!narrow.matches);
 load();

@@ -101,7 +101,7 @@ function costs(tokens, clock) {
   return parts.join(" · ");
 }
 
-const REASONS = { length: "cut at the longest answer", content_filter: "filtered", tool_calls: "asks for a tool" };
+const REASONS = { length: "cut at max tokens", content_filter: "filtered", tool_calls: "asks for a tool" };
 
 /** The end of an answer: its figures, what may be done with it, or what went wrong. */
 function finish(turn, text, figures, body, writer, clock, { reason, usage, failure, stopped }) {

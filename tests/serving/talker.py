@@ -17,7 +17,25 @@ from serving import gateway
 from serving.gateway import Gateway
 from serving.launch import Launch
 
-ANSWER = ["Rain", "bows", " form", " when", " light", " bends", " in", " drops", ".", "\n", "Sun", " behind", " you", ",", " rain", " ahead", "."]
+ANSWER = [
+    "Rain",
+    "bows",
+    " form",
+    " when",
+    " light",
+    " bends",
+    " in",
+    " drops",
+    ".",
+    "\n",
+    "Sun",
+    " behind",
+    " you",
+    ",",
+    " rain",
+    " ahead",
+    ".",
+]
 FAKE_TASKS = {
     "token-classification": [
         {"entity_group": "PER", "score": 0.998, "word": "Ada", "start": 2, "end": 5},
@@ -65,9 +83,7 @@ class Talker:
         if said == "busy":
             error = {"error": {"message": "Rate limit", "type": "rate_limit_error", "param": None, "code": None}}
             return await _json(send, 429, error, (b"retry-after", b"2"))
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
-        )
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         event: Any
         # The two halves of a character that takes two tokens: the first brings no text.
         pieces = [("�", ""), ("�", "🌈"), (" !", " !")] if said == "emoji" else [(word, word) for word in ANSWER]

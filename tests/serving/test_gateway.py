@@ -136,7 +136,8 @@ def test_every_answer_carries_the_fingerprint():
 
 
 @pytest.mark.parametrize(
-    "path", ["/playground/", "/nope", "/v1/load_lora_adapter", "/invocations", "/scale_elastic_ep", "/v1/models/", "/docs"]
+    "path",
+    ["/playground/", "/nope", "/v1/load_lora_adapter", "/invocations", "/scale_elastic_ep", "/v1/models/", "/docs"],
 )
 def test_what_is_not_a_route_of_ours_stays_closed(path):
     engine = FakeEngine()
