@@ -83,6 +83,8 @@ class Talker:
         if said == "busy":
             error = {"error": {"message": "Rate limit", "type": "rate_limit_error", "param": None, "code": None}}
             return await _json(send, 429, error, (b"retry-after", b"2"))
+        if not body.get("stream"):
+            return await _json(send, 200, {"choices": [{"message": {"content": "Yes."}}]})  # no usage: not all tell it
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         event: Any
         # The two halves of a character that takes two tokens: the first brings no text.
