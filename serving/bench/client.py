@@ -136,6 +136,8 @@ class Client:
             sample.error = "timeout"
         except aiohttp.ClientConnectorError as error:
             sample.error, sample.said = "connection_refused", str(error)
+        except ValueError as error:
+            sample.error, sample.said = "unreadable_stream", str(error)
         except (aiohttp.ClientError, ConnectionError) as error:
             sample.error, sample.said = "broken_connection", str(error) or type(error).__name__
         sample.ended = asyncio.get_running_loop().time()
@@ -166,7 +168,7 @@ async def read(lines: AsyncIterator[bytes], sample: Sample) -> None:
         if "error" in event:
             raise Refused("error_event", _message(data.decode()))
         if usage := event.get("usage"):
-            sample.prompt_tokens, sample.new_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+            sample.prompt_tokens, sample.new_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
         for choice in event.get("choices", ()):
             text = choice.get("text") or (choice.get("delta") or {}).get("content")
             if not text and not choice.get("finish_reason"):

@@ -105,12 +105,17 @@ const REASONS = { length: "cut at max tokens", content_filter: "filtered", tool_
 
 /** The end of an answer: its figures, what may be done with it, or what went wrong. */
 function finish(turn, text, figures, body, writer, clock, { reason, usage, failure, stopped }) {
+  if (!turn.isConnected) return; // a new chat has begun meanwhile
   const content = text.textContent;
+  const asked = [...history];
   const button = (label, act) => make("button", { type: "button", text: label, on: { click: act } });
   const actions = make("span", { class: "turn-actions" });
+  // A question without an answer is not told again: many chat templates want the two to alternate.
   if (content) {
     history.push({ role: "assistant", content });
     actions.append(button("Copy", () => copy(content, "Answer")));
+  } else {
+    history.pop();
   }
   actions.append(button("curl", () => copy(curl(PATH, body), "Request")));
   const retry = button(failure ? "Try again" : "Once more", () => {
@@ -118,7 +123,7 @@ function finish(turn, text, figures, body, writer, clock, { reason, usage, failu
     // Turns are in order: whatever came after this one's question goes too.
     while (turn.nextSibling) turn.nextSibling.remove();
     turn.remove();
-    history.length = body.messages.length - (body.messages[0].role === "system" ? 1 : 0);
+    history.splice(0, history.length, ...asked);
     answer();
   });
   actions.append(retry);

@@ -86,7 +86,6 @@ class Talker:
         if not body.get("stream"):
             return await _json(send, 200, {"choices": [{"message": {"content": "Yes."}}]})  # no usage: not all tell it
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
-        event: Any
         # The two halves of a character that takes two tokens: the first brings no text.
         pieces = [("�", ""), ("�", "🌈"), (" !", " !")] if said == "emoji" else [(word, word) for word in ANSWER]
         for number, (token, text) in enumerate(pieces * (400 if said == "slow" else 1)):

@@ -156,7 +156,15 @@ def test_an_answer_is_stopped_and_the_engine_knows(page, talker):
     assert "stopped" in page.text(f"{LAST} .figures")
     assert talker.left.wait(20), "the connection stayed open"
     assert page.text(f"{LAST} .answer-text").startswith("Rainbows")
-    assert not page.run("document.querySelector('#send').hidden")
+    page.wait("!document.querySelector('#send').hidden")
+
+    say(page, "slow")
+    page.wait(f"document.querySelectorAll('article').length === 4 && document.querySelector('{LAST} .token')")
+    page.click("#new-chat")
+    page.wait("!document.querySelector('#send').hidden && !document.querySelector('article')")
+    say(page, "Hello")
+    page.wait(ENDED)
+    assert talker.asked[-1]["messages"] == [{"role": "user", "content": "Hello"}], "the old chat is still told"
 
 
 @needs_chromium
@@ -180,6 +188,10 @@ def test_failures_are_told_in_words_and_can_be_repeated(page, talker, said, word
     page.wait(f"document.querySelectorAll('article').length === 2 && {ENDED}")
     first, second = (asked["messages"] for asked in talker.asked)
     assert first == second
+    say(page, "Hello")
+    page.wait(f"document.querySelectorAll('article').length === 4 && {ENDED}")
+    # What came of a broken answer is told again; a question that had none is not.
+    assert len(talker.asked[-1]["messages"]) == (1 if said == "busy" else 3)
 
 
 @needs_chromium
