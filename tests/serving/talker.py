@@ -50,7 +50,7 @@ FAKE_TASKS = {
 
 
 class Talker:
-    """What is said last decides: "slow", "break", "fault", "busy", "emoji" behave so; all else is answered with ANSWER."""
+    """What is said last decides: "slow", "break", "fault", "noise", "busy", "emoji" behave so; all else is answered with ANSWER."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -93,6 +93,8 @@ class Talker:
                 with contextlib.suppress(TimeoutError):
                     if (await asyncio.wait_for(receive(), 0.02))["type"] == "http.disconnect":
                         return self.left.set()
+            if said == "noise":
+                return await send({"type": "http.response.body", "body": b"data: {nothing\n\n"})
             if said in ("break", "fault") and number == 4:
                 if said == "fault":
                     raise RuntimeError("secret")

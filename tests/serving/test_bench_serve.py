@@ -297,11 +297,11 @@ def url():
 
 def test_a_load_over_http_counts_answers_and_refusals(url, tmp_path, silent):
     file = tmp_path / "prompts.txt"
-    file.write_text("hello\nhello\nhello\nbreak\nfault\nbusy\nhello\n")
-    found = bench(Options(f"{url}/v1/", rate=200.0, requests=7, prompts=str(file)), silent)
+    file.write_text("hello\nhello\nhello\nbreak\nfault\nnoise\nbusy\nhello\n")
+    found = bench(Options(f"{url}/v1/", rate=200.0, requests=8, prompts=str(file)), silent)
     assert found["model"] == "tiny"
     assert found["answered"] == 4
-    assert found["errors"] == {"broken_stream": 1, "error_event": 1, "http_429": 1}
+    assert found["errors"] == {"broken_stream": 1, "error_event": 1, "http_429": 1, "unreadable_stream": 1}
     assert found["new_tokens_mean"] == len(ANSWER)
     assert found["ttft_ms"]["p50"] <= found["e2e_ms"]["p99"]
 
