@@ -75,13 +75,21 @@ export async function* events(response) {
         if (!line.startsWith("data:")) continue;
         const data = line.slice(5).trim();
         if (data === "[DONE]") return;
-        const event = JSON.parse(data);
+        const event = parse(data);
         if (event.error) throw new Failure(`The answer broke off. ${event.error.message ?? ""}`.trim());
         yield event;
       }
     }
   } finally {
     reader.cancel().catch(() => undefined); // it may have failed already: what matters was thrown
+  }
+}
+
+function parse(data) {
+  try {
+    return JSON.parse(data);
+  } catch {
+    throw new Failure("The answer broke off: what came was not an event of a stream.");
   }
 }
 

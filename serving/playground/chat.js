@@ -52,7 +52,7 @@ async function send(text) {
 /** Ask for the next message and show it as it comes. */
 async function answer() {
   const body = request(history);
-  const text = make("p", { class: "answer-text waiting", tabindex: "0", "aria-label": "Answer; arrow keys go through its tokens" });
+  const text = make("p", { class: "answer-text waiting", role: "group", tabindex: "0", "aria-label": "Answer; arrow keys go through its tokens" });
   const figures = make("p", { class: "figures" });
   const turn = make("article", { class: "answer", "aria-label": body.model }, make("h2", { text: body.model }), text, figures);
   following(() => $("conversation").append(turn));
