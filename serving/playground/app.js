@@ -64,6 +64,7 @@ function open(name) {
     const chosen = tab.dataset.name === name;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
+    if (chosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     $(`panel-${tab.dataset.name}`).hidden = !chosen;
   }
   const chatting = name === "chat";
