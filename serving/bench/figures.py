@@ -129,8 +129,8 @@ def text(found: dict[str, Any]) -> str:
     client = found["client"]
     if client["limited"]:
         lines.append(
-            f"\n  This client was itself too slow: its event loop was {client['loop_lag_p99_ms']:g} ms late (p99), it used "
-            f"{client['cpu_share']:.0%} of a core. The delays are partly its own: run it on another machine, or ask less at once."
+            f"\n  This client was itself late: its event loop by {client['loop_lag_p99_ms']:g} ms (p99), and it used {client['cpu_share']:.0%} of a core. "
+            "The delays are partly its own: run it on an idle machine, not the endpoint's, or ask less at once."
         )
     return "\n".join(lines)
 
