@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from serving.launch import Launch
 from serving.limits import Rate, identify
+from serving.page import File, files
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -89,6 +90,7 @@ class Gateway:
         self._fingerprint = (FINGERPRINT_HEADER, launch.fingerprint.encode())
         self._ready: tuple[float, bool] | None = None
         self._probe = asyncio.Lock()
+        self._page = files()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -114,6 +116,10 @@ class Gateway:
             good = await (self.engine.alive() if path == "/health" else self.ready())
             return await answer.json(200 if good else 503, {"status": "ok" if good else "unavailable"})
         headers = dict(scope["headers"])
+        if path in self._page:
+            if method not in ("GET", "HEAD"):
+                return await answer.fail(_wrong_method(path, method, "GET"))
+            return await answer.file(self._page[path], headers)
         client = identify(_text(headers.get(b"authorization")), self.launch.key_hashes)
         if client is None:
             return await answer.fail(UNAUTHORIZED)
@@ -199,6 +205,12 @@ class _Answer:
             self._fingerprint,
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": [*fields, *headers]})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def file(self, file: File, asked: dict[bytes, bytes]) -> None:
+        status, headers, body = file.answer(asked)
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, self._fingerprint]})
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, problem: Problem) -> None:

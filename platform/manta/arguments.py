@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     _recipe(known, "run", "a pipeline: every stage in order, complete ones skipped", commands.run_pipeline)
     for add in (
         _serve,
+        _bench_serve,
         _plan,
         _resume,
         _submit,
@@ -245,6 +246,29 @@ def _chat(known: Any) -> None:
     chat.add_argument("--max-tokens", type=int, default=256, help="longest answer, in tokens (default: 256)")
     chat.add_argument("--temperature", type=float, default=0.0, help="0 always takes the likeliest token (default)")
     chat.set_defaults(call=commands.run_chat)
+
+
+def _bench_serve(known: Any) -> None:
+    bench = known.add_parser("bench-serve", help="put load on an OpenAI-compatible endpoint, tell what its clients see")
+    bench.add_argument("url", help="the endpoint, e.g. http://127.0.0.1:8000")
+    bench.add_argument("--model", help="the model's name (default: the first that is listed)")
+    bench.add_argument("--key", help="API key of the endpoint (or set MANTA_API_KEY)")
+    bench.add_argument("--requests", type=int, default=100, help="how many in all (default: 100)")
+    arrival = bench.add_mutually_exclusive_group(required=True)
+    arrival.add_argument("--rate", type=float, help="open loop: requests a second, at random, waiting for no answer")
+    arrival.add_argument("--concurrency", type=int, help="closed loop: so many clients, each waits for its answer")
+    bench.add_argument("--seed", type=int, default=0, help="of arrivals and generated prompts (default: 0)")
+    said = bench.add_mutually_exclusive_group()
+    said.add_argument("--prompt-tokens", type=int, default=128, help="length of generated prompts (default: 128)")
+    said.add_argument("--prompts", metavar="FILE", help="own prompts: a line each, or .jsonl with prompt or messages")
+    bench.add_argument("--new-tokens", type=int, default=64, help="longest answer, in tokens (default: 64)")
+    bench.add_argument("--ignore-eos", action="store_true", help="exactly that long (vLLM and its like)")
+    bench.add_argument("--api", choices=("chat", "completions"), default="chat", help="which route (default: chat)")
+    bench.add_argument("--timeout", type=float, default=300, help="of one request, in seconds (default: 300)")
+    bench.add_argument("--ttft-ms", type=float, help="target for the first token: adds the goodput")
+    bench.add_argument("--tpot-ms", type=float, help="target for the time per output token: adds the goodput")
+    _json(bench)
+    bench.set_defaults(call=commands.run_bench_serve)
 
 
 def _doctor(known: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,6 +152,16 @@ def run_chat(args: argparse.Namespace) -> int:
         max_tokens=args.max_tokens,
         temperature=args.temperature,
     )
+
+
+def run_bench_serve(args: argparse.Namespace) -> int:
+    from serving.bench import figures, options, run
+
+    names = [field.name for field in dataclasses.fields(options.Options)]
+    given = {name: getattr(args, name) for name in names}
+    found = run.bench(options.Options(**given | {"key": args.key or os.environ.get("MANTA_API_KEY")}), _progress(args))
+    print(json.dumps({"event": "figures", **found}) if args.json else figures.text(found))
+    return EXIT_DONE if found["answered"] else EXIT_FAILED
 
 
 def run_doctor(args: argparse.Namespace) -> int:

@@ -136,7 +136,8 @@ def test_every_answer_carries_the_fingerprint():
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/v1/load_lora_adapter", "/invocations", "/scale_elastic_ep", "/v1/models/", "/docs"]
+    "path",
+    ["/playground/", "/nope", "/v1/load_lora_adapter", "/invocations", "/scale_elastic_ep", "/v1/models/", "/docs"],
 )
 def test_what_is_not_a_route_of_ours_stays_closed(path):
     engine = FakeEngine()
@@ -146,8 +147,9 @@ def test_what_is_not_a_route_of_ours_stays_closed(path):
     assert engine.seen == []
 
 
-def test_wrong_method():
-    answer = talk(FakeEngine(), lambda client: client.get(CHAT))
+@pytest.mark.parametrize(("method", "path"), [("GET", CHAT), ("POST", "/")])
+def test_wrong_method(method, path):
+    answer = talk(FakeEngine(), lambda client: client.request(method, path))
     assert answer.status_code == 405
     assert is_openai_error(answer)
 

@@ -1,0 +1,1 @@
+"""`manta bench-serve`: load on any OpenAI-compatible endpoint, and what its clients would have seen."""

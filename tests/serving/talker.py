@@ -1,0 +1,156 @@
+"""An engine for the browser: a few lines of ASGI that stream tokens with log-probabilities, refuse or break off as asked."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from serving import gateway
+from serving.gateway import Gateway
+from serving.launch import Launch
+
+ANSWER = [
+    "Rain",
+    "bows",
+    " form",
+    " when",
+    " light",
+    " bends",
+    " in",
+    " drops",
+    ".",
+    "\n",
+    "Sun",
+    " behind",
+    " you",
+    ",",
+    " rain",
+    " ahead",
+    ".",
+]
+FAKE_TASKS = {
+    "token-classification": [
+        {"entity_group": "PER", "score": 0.998, "word": "Ada", "start": 2, "end": 5},
+        {"entity_group": "LOC", "score": 0.91, "word": "London", "start": 15, "end": 21},
+    ],
+    "text-classification": [{"label": "negative", "score": 0.04}, {"label": "positive", "score": 0.96}],
+    "fill-mask": [
+        {"score": 0.8, "token": 5, "token_str": " Paris", "sequence": "The capital of France is Paris."},
+        {"score": 0.05, "token": 6, "token_str": " Lyon", "sequence": "The capital of France is Lyon."},
+    ],
+}  # fmt: skip
+
+
+class Talker:
+    """What is said last decides: "slow", "break", "fault", "noise", "busy", "emoji" behave so; all else is answered with ANSWER."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.left = threading.Event()  # a client went away from a slow answer
+        self.tasks: list[dict[str, Any]] | None = None
+
+    async def alive(self) -> bool:
+        return True
+
+    async def generate_once(self) -> None:
+        return None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        body = json.loads((await receive())["body"]) if scope["method"] == "POST" else None
+        if path == "/v1/models":
+            models = [{"id": name, "object": "model", "max_model_len": 256} for name in ("tiny", "other")]
+            return await _json(send, 200, {"object": "list", "data": models})
+        if path == "/v1/tasks":
+            if self.tasks is None:
+                return await _json(send, 404, {"error": {"message": "Unknown request URL"}})
+            return await _json(send, 200, {"object": "list", "data": self.tasks})
+        self.asked.append(body)
+        if path.startswith("/v1/tasks/"):
+            return await _json(send, 200, FAKE_TASKS[path.rpartition("/")[2]])
+        await self._chat(body, receive, send)
+
+    async def _chat(self, body: dict[str, Any], receive: Any, send: Any) -> None:
+        said = body["messages"][-1]["content"]
+        if said == "busy":
+            error = {"error": {"message": "Rate limit", "type": "rate_limit_error", "param": None, "code": None}}
+            return await _json(send, 429, error, (b"retry-after", b"2"))
+        if not body.get("stream"):
+            return await _json(send, 200, {"choices": [{"message": {"content": "Yes."}}]})  # no usage: not all tell it
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        # The two halves of a character that takes two tokens: the first brings no text.
+        pieces = [("�", ""), ("�", "🌈"), (" !", " !")] if said == "emoji" else [(word, word) for word in ANSWER]
+        for number, (token, text) in enumerate(pieces * (400 if said == "slow" else 1)):
+            if said == "slow":
+                with contextlib.suppress(TimeoutError):
+                    if (await asyncio.wait_for(receive(), 0.02))["type"] == "http.disconnect":
+                        return self.left.set()
+            if said == "noise":
+                return await send({"type": "http.response.body", "body": b"data: {nothing\n\n"})
+            if said in ("break", "fault") and number == 4:
+                if said == "fault":
+                    raise RuntimeError("secret")
+                return await send({"type": "http.response.body", "body": b""})
+            choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+            if body.get("logprobs"):
+                choice["logprobs"] = {"content": [_entry(token, number)]}
+            await _event(send, {"choices": [choice]})
+        await _event(send, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        event = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(pieces)}}
+        await _event(send, event)
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+def _entry(token: str, number: int) -> dict[str, Any]:
+    chosen = (0.94, 0.61, 0.32, 0.88)[number % 4]
+    others = [
+        {"token": other, "logprob": math.log((1 - chosen) * share)}
+        for other, share in ((" arcs", 0.6), (" a", 0.25), (" the", 0.1))
+    ]
+    listed = sorted([{"token": token, "logprob": math.log(chosen)}, *others], key=lambda one: -one["logprob"])
+    return {"token": token, "logprob": math.log(chosen), "top_logprobs": listed}
+
+
+async def _event(send: Any, event: dict[str, Any]) -> None:
+    data = b"data: " + json.dumps(event).encode() + b"\n\n"
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _json(send: Any, status: int, data: Any, *headers: tuple[bytes, bytes]) -> None:
+    fields = [(b"content-type", b"application/json"), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": json.dumps(data).encode()})
+
+
+@contextlib.contextmanager
+def served(talker: Talker, launch: Launch) -> Iterator[str]:
+    """The gateway around `talker` on a free loopback port, in a thread. Yields its URL."""
+    config = uvicorn.Config(
+        Gateway(talker, talker, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server ended before it listened"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def open_task_routes(patch: Any) -> None:
+    """Let the gateway pass the tasks' paths on, for as long as `patch` lasts."""
+    patch.setitem(gateway.ROUTES, "/v1/tasks", "GET")
+    for name in FAKE_TASKS:
+        patch.setitem(gateway.ROUTES, f"/v1/tasks/{name}", "POST")
