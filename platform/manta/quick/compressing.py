@@ -23,16 +23,19 @@ from manta.sections.base import Input
 from manta.sections.compress import Quantise
 from manta.sections.speed import Speed
 
-# What is tried for each hardware, one line each: settings of compress.quantise. The first of each is the usual one.
+# What is tried for each hardware, one line each: settings of compress.quantise. The first of each is the usual one, and looks at rows.
 CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
     "cpu": (
-        {"scheme": "w8a8", "algorithm": "gptq"},
-        {"scheme": "w8a8", "algorithm": "gptq", "smoothquant": 0.8},
+        {"scheme": "w8a8", "algorithm": "gptq", "smoothquant": "search"},
         {"scheme": "w8a8", "algorithm": "rtn"},
+        {"scheme": "w4a16", "algorithm": "gptq"},
+        {"scheme": "w4a16", "algorithm": "awq"},
     ),
     "h100": (
-        {"scheme": "w8a8", "algorithm": "gptq"},
-        {"scheme": "w8a8", "algorithm": "gptq", "smoothquant": 0.8},
+        {"scheme": "w8a8", "algorithm": "gptq", "smoothquant": "search"},
+        {"scheme": "fp8", "algorithm": "rtn"},
+        {"scheme": "w4a16", "algorithm": "gptq"},
+        {"scheme": "w4a16", "algorithm": "awq"},
     ),
 }
 MEASURED_HERE = ("cpu",)  # hardware whose speed any machine can measure
@@ -157,9 +160,7 @@ def decided(
     take.take("trial.resources.cpus", machine.cores, "all cores of this machine")
     take.take("after.evaluate.data.shards", rows.path, "its validation rows, which no scheme has seen")
     take.take("after.evaluate.evaluate.engine", "vllm" if timed else "transformers", _engine(hardware, timed))
-    precise = "bfloat16" if machine.bf16 else "float32"
-    why = "this machine computes it in hardware" if machine.bf16 else "this processor only emulates bf16"
-    take.take("after.evaluate.evaluate.dtype", precise, why)
+    take.take("after.evaluate.evaluate.dtype", "bfloat16", "what int4 and fp8 are computed in")
     judged = min(ROWS, index.rows("validation"))
     take.take("after.evaluate.evaluate.perplexity_rows", judged, f"of {index.rows('validation'):,}")
     if timed:
