@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,6 +151,30 @@ def run_chat(args: argparse.Namespace) -> int:
         max_tokens=args.max_tokens,
         temperature=args.temperature,
     )
+
+
+def run_keys(args: argparse.Namespace) -> int:
+    from serving import keys
+
+    if args.action == "list":
+        known = keys.read(args.file)
+        shown = [key.model_dump(mode="json", exclude={"hash"}) for key in known]
+        print("\n".join(map(json.dumps, shown)) if args.json else keys.table(known))
+        return EXIT_DONE
+    if args.action == "revoke":
+        gone = keys.revoke(args.file, args.id)
+        said = {"event": "revoked", "id": gone.id, "name": gone.name}
+        print(json.dumps(said) if args.json else f"{gone.id} ({gone.name}) is revoked")
+        return EXIT_DONE
+    made, secret = keys.create(
+        args.file, args.name, args.model, args.requests_per_minute, args.tokens_per_minute, args.days
+    )
+    if args.json:
+        print(json.dumps({"event": "key", "id": made.id, "name": made.name, "key": secret}))
+        return EXIT_DONE
+    print(secret)
+    print(f"{made.id} ({made.name}) is in {args.file}; the key above is shown this once only", file=sys.stderr)
+    return EXIT_DONE
 
 
 def run_doctor(args: argparse.Namespace) -> int:
