@@ -113,7 +113,8 @@ class Gateway:
         if path in PROBES:
             return await self._tell_health(path, method, answer)
         if method == "OPTIONS" and any(name == b"access-control-allow-origin" for name, _ in answer.headers):
-            return await answer.plain(204, b"", origins.PREFLIGHT)
+            await answer.plain(204, b"", origins.PREFLIGHT)
+            return None
         try:
             key = await self.ring.identify(_text(headers.get(b"authorization")))
         except Unreadable:
@@ -129,9 +130,9 @@ class Gateway:
             return answers.wrong_method(path, method, ROUTES[path])
         if method == "GET":
             return await self._tell(scope, key, receive, answer)
-        if wait := self.limits.take_request(key):
+        if problem := self.limits.take_request(key):
             answer.headers += self.limits.headers(key)
-            return answers.over_rate("requests", key.requests_per_minute or self.launch.requests_per_minute, wait)
+            return problem
         if self.working >= self.capacity:
             return answers.BUSY
         body = await read_body(receive, headers, self.launch.max_body_bytes)
@@ -161,10 +162,10 @@ class Gateway:
         asked.model = model
         generating = asked.path in GENERATING
         reserved = estimate(inbox.body, wanted) if generating else 0
-        if wait := self.limits.reserve(key, reserved):
-            answer.headers += self.limits.headers(key)
-            return answers.over_rate("tokens", key.tokens_per_minute or self.launch.tokens_per_minute, wait)
+        problem = self.limits.reserve(key, reserved)
         answer.headers += self.limits.headers(key)
+        if problem is not None:
+            return problem
         asked.reached_engine = True
         asked.streamed = bool(wanted.get("stream"))
         self.working += 1
@@ -222,16 +223,18 @@ class Gateway:
         if kept.status != 200:
             return await self._failure()
         if scope["path"] == "/metrics":
-            return await answer.plain(200, kept.body + self.meters.text(), ((b"content-type", kept.type),))
-        if key.models:
-            return await answer.json(200, kept.models_within(key.models))
-        return await answer.plain(200, kept.body, ((b"content-type", kept.type),))
+            kept.body += self.meters.text()
+        elif key.models:
+            kept.confine(key.models)
+        await answer.plain(200, kept.body, ((b"content-type", kept.type),))
+        return None
 
     async def _tell_health(self, path: str, method: str, answer: Answer) -> Problem | None:
         if method not in ("GET", "HEAD"):
             return answers.wrong_method(path, method, "GET")
         good = await (self.engine.alive() if path == "/health" else self.ready())
-        return await answer.json(200 if good else 503, {"status": "ok" if good else "unavailable"})
+        await answer.json(200 if good else 503, {"status": "ok" if good else "unavailable"})
+        return None
 
     async def ready(self) -> bool:
         """Whether a one-token generation works, asked of the engine at most every READY_SECONDS."""

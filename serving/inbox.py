@@ -29,8 +29,9 @@ class Inbox:
             self._given = True
             return {"type": "http.request", "body": self.body, "more_body": False}
         waiting = asyncio.ensure_future(self._receive())
+        either: set[asyncio.Future[Any]] = {waiting, self._end}
         try:
-            await asyncio.wait({waiting, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self.hung_up:
                 return {"type": "http.disconnect"}
             message = waiting.result()
@@ -67,10 +68,10 @@ class Kept:
         else:
             self.body += message.get("body", b"")
 
-    def models_within(self, allowed: tuple[str, ...]) -> dict[str, Any]:
-        """The list of /v1/models, without those that are not allowed."""
-        told: dict[str, Any] = json.loads(self.body)
-        return {**told, "data": [model for model in told["data"] if model["id"] in allowed]}
+    def confine(self, models: tuple[str, ...]) -> None:
+        """Take the models that are not among these out of the list of /v1/models."""
+        told = json.loads(self.body)
+        self.body = json.dumps({**told, "data": [one for one in told["data"] if one["id"] in models]}).encode()
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes | Problem | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from serving.answers import Problem, over_rate
 from serving.keys import Key
 
 BYTES_PER_TOKEN = 4  # of a prompt, before it is known: what English has in common tokenizers
@@ -76,13 +77,18 @@ class Limits:
         self.requests = Rate(requests_per_minute, clock)
         self.tokens = Rate(tokens_per_minute, clock)
 
-    def take_request(self, key: Key) -> int:
-        """0, or the seconds to wait."""
-        return self.requests.take(key.id, 1, key.requests_per_minute)
+    def take_request(self, key: Key) -> Problem | None:
+        """Count one request, or say why it has to wait."""
+        wait = self.requests.take(key.id, 1, key.requests_per_minute)
+        return self._over("requests", key.requests_per_minute or self.requests.per_minute, wait)
 
-    def reserve(self, key: Key, tokens: int) -> int:
-        """0, or the seconds to wait."""
-        return self.tokens.take(key.id, tokens, key.tokens_per_minute)
+    def reserve(self, key: Key, tokens: int) -> Problem | None:
+        """Take tokens, or say why the request has to wait."""
+        wait = self.tokens.take(key.id, tokens, key.tokens_per_minute) if tokens else 0
+        return self._over("tokens", key.tokens_per_minute or self.tokens.per_minute, wait)
+
+    def _over(self, what: str, limit: int | None, wait: int) -> Problem | None:
+        return over_rate(what, limit, wait) if wait and limit is not None else None
 
     def settle(self, key: Key, reserved: int, used: int) -> None:
         self.tokens.settle(key.id, used - reserved, key.tokens_per_minute)

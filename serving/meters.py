@@ -19,20 +19,27 @@ class Meters:
 
     def __init__(self, working: Callable[[], float], waiting: Callable[[], float]):
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self._requests = Counter("manta_requests", "requests answered", (*BY, "path", "status"), **own)
+        registry = self.registry
+        self._requests = Counter("manta_requests", "requests answered", (*BY, "path", "status"), registry=registry)
         self._errors = Counter(
-            "manta_errors", "requests that the endpoint failed: code as clients see it", (*BY, "code"), **own
+            "manta_errors",
+            "requests that the endpoint failed: code as clients see it",
+            (*BY, "code"),
+            registry=registry,
         )
-        self._rejected = Counter("manta_rejected", "requests refused before the engine", (*BY, "reason"), **own)
-        self._prompt = Counter("manta_prompt_tokens", "tokens of prompts", BY, **own)
-        self._completion = Counter("manta_completion_tokens", "tokens of answers", BY, **own)
+        self._rejected = Counter(
+            "manta_rejected", "requests refused before the engine", (*BY, "reason"), registry=registry
+        )
+        self._prompt = Counter("manta_prompt_tokens", "tokens of prompts", BY, registry=registry)
+        self._completion = Counter("manta_completion_tokens", "tokens of answers", BY, registry=registry)
         first, each, whole = "seconds to a stream's first token", "seconds between its tokens", "seconds of an answer"
-        self._first = Histogram("manta_time_to_first_token_seconds", first, BY, buckets=FIRST_TOKEN_SECONDS, **own)
-        self._each = Histogram("manta_time_per_token_seconds", each, BY, buckets=PER_TOKEN_SECONDS, **own)
-        self._whole = Histogram("manta_request_seconds", whole, BY, buckets=WHOLE_SECONDS, **own)
-        Gauge("manta_requests_working", "requests at work in the engine", **own).set_function(working)
-        Gauge("manta_requests_waiting", "requests waiting for the engine", **own).set_function(waiting)
+        self._first = Histogram(
+            "manta_time_to_first_token_seconds", first, BY, buckets=FIRST_TOKEN_SECONDS, registry=registry
+        )
+        self._each = Histogram("manta_time_per_token_seconds", each, BY, buckets=PER_TOKEN_SECONDS, registry=registry)
+        self._whole = Histogram("manta_request_seconds", whole, BY, buckets=WHOLE_SECONDS, registry=registry)
+        Gauge("manta_requests_working", "requests at work in the engine", registry=registry).set_function(working)
+        Gauge("manta_requests_waiting", "requests waiting for the engine", registry=registry).set_function(waiting)
 
     def count(self, asked: Asked) -> None:
         """Add one finished request."""
