@@ -151,7 +151,8 @@ class Answer:
     async def plain(self, status: int, body: bytes, headers: tuple[Header, ...] = ()) -> None:
         """Answer with these bytes."""
         self.status, self.ended = status, True
-        fields = [*headers, (b"content-length", str(len(body)).encode()), *self.headers]
+        length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]
+        fields = [*headers, *length, *self.headers]
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": body})
 

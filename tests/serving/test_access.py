@@ -87,7 +87,7 @@ class TestLog:
         assert told == [wrong, wrong, (404, "unknown_url", "other"), (200, "internal_error", CHAT)]
 
     def test_no_key_and_no_prompt_is_in_any_log(self, lines, caplog, tmp_path):
-        caplog.set_level(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, logger="serving")
         access.log.addHandler(caplog.handler)
         file = str(tmp_path / "keys")
         _, secret = keys.create(file, "alice")

@@ -148,26 +148,17 @@ class TestOrigins:
         with pytest.raises(InputError, match=r"serve\.cors_origins"):
             origins.require_sane([origin], has_keys=True)
 
+    def test_of_all_pages_none_is_named(self):
+        headers = {**bearer(KEY), "origin": PAGE}
+        answer = talk(
+            FakeEngine(), lambda c: c.post(CHAT, json={}, headers=headers), key_hashes=hashed(KEY), cors_origins=("*",)
+        )
+        assert answer.headers["access-control-allow-origin"] == "*"
+
     def test_all_pages_need_keys(self):
         with pytest.raises(InputError, match=r"serve\.keys_file"):
             origins.require_sane(["*"], has_keys=False)
         origins.require_sane(["*", PAGE], has_keys=True)
-
-
-def test_prompts_over_the_limit_are_refused_before_the_engine_sees_them():
-    from types import SimpleNamespace
-
-    from vllm.exceptions import VLLMValidationError
-
-    from serving.engine import limit_prompts
-
-    given: list[Any] = []
-    client = SimpleNamespace(generate=lambda prompt, *args, **kwargs: given.append((prompt, args, kwargs)))
-    limit_prompts(client, 3)
-    client.generate({"prompt_token_ids": [1, 2, 3]}, "p", "id", priority=1)
-    with pytest.raises(VLLMValidationError, match="4 tokens, over the limit of 3"):
-        client.generate({"prompt_token_ids": [1, 2, 3, 4]}, "p", "id")
-    assert given == [({"prompt_token_ids": [1, 2, 3]}, ("p", "id"), {"priority": 1})]
 
 
 def test_json_is_asked_for_what_it_is():

@@ -8,7 +8,6 @@ import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -126,17 +125,17 @@ class TestCommand:
         assert "(expired)" not in keys.table([made], made.created)
 
 
-def ask(*times: float) -> Any:
-    """A clock for a gateway that stands still until it is told to go on."""
-    now = [100.0, *times]
-    return now, lambda: now[0]
+@pytest.fixture
+def now(monkeypatch) -> list[float]:
+    """The time of a gateway, which stands still until a test goes on; a busy machine may take its time to read a file."""
+    monkeypatch.setattr(keys, "PATIENCE_SECONDS", 60.0)
+    return [100.0]
 
 
 class TestRing:
-    def test_what_the_file_says_counts_without_a_restart(self, file):
+    def test_what_the_file_says_counts_without_a_restart(self, file, now):
         """Within two seconds: the clock goes on by 1.1, and one request has the file looked at."""
         first, secret = keys.create(file, "alice")
-        now, clock = ask()
 
         async def story(client):
             seen = [(await client.post(CHAT, json={}, headers=bearer(secret))).status_code]
@@ -147,12 +146,11 @@ class TestRing:
             seen += [(await client.post(CHAT, json={}, headers=bearer(key))).status_code for key in (secret, added)]
             return seen
 
-        assert talk(FakeEngine(), story, clock, keys_file=file) == [200, 200, 401, 200]
+        assert talk(FakeEngine(), story, lambda: now[0], keys_file=file) == [200, 200, 401, 200]
 
-    def test_a_file_in_a_store_is_followed_too(self):
+    def test_a_file_in_a_store_is_followed_too(self, now):
         place = "memory://followed/keys.jsonl"
         first, secret = keys.create(place, "alice")
-        now, clock = ask()
 
         async def story(client):
             before = (await client.post(CHAT, json={}, headers=bearer(secret))).status_code
@@ -160,7 +158,7 @@ class TestRing:
             now[0] += 1.1
             return before, (await client.post(CHAT, json={}, headers=bearer(secret))).status_code
 
-        assert talk(FakeEngine(), story, clock, keys_file=place) == (200, 401)
+        assert talk(FakeEngine(), story, lambda: now[0], keys_file=place) == (200, 401)
 
     def test_a_key_ends_when_it_expires(self, file):
         made, secret = keys.create(file, "alice", days=1)
@@ -174,10 +172,9 @@ class TestRing:
 
         assert asyncio.run(play()) == (made, None)
 
-    def test_a_damaged_file_leaves_what_was_known_for_a_minute_and_then_lets_nobody_in(self, file, caplog):
+    def test_a_damaged_file_leaves_what_was_known_for_a_minute_and_then_lets_nobody_in(self, file, caplog, now):
         _, secret = keys.create(file, "alice")
         good = Path(file).read_text()
-        now, clock = ask()
 
         async def story(client):
             seen = []
@@ -194,27 +191,27 @@ class TestRing:
             await after(1.1)
             return seen
 
-        seen = talk(FakeEngine(), story, clock, keys_file=file)
+        seen = talk(FakeEngine(), story, lambda: now[0], keys_file=file)
         assert [answer.status_code for answer in seen] == [200, 200, 503, 200]
         assert is_openai_error(seen[2]) and seen[2].headers["retry-after"]
         assert "cannot be read again" in caplog.text and "secret-key" not in caplog.text
 
-    def test_a_store_that_hangs_does_not_hold_up_requests(self, file, monkeypatch):
+    def test_a_store_that_hangs_does_not_hold_up_requests(self, file, now, monkeypatch):
         _, secret = keys.create(file, "alice")
-        now, clock = ask()
-        monkeypatch.setattr(keys, "PATIENCE_SECONDS", 0.01)
-        monkeypatch.setattr(keys.Ring, "_read", slow := Slow(keys.Ring._read))
+        started = []
+
+        async def hang(call):
+            started.append(call)
+            await asyncio.Event().wait()
 
         async def story(client):
-            slow.hold = asyncio.Event()
             now[0] += 2
-            answers = [(await client.post(CHAT, json={}, headers=bearer(secret))).status_code for _ in range(3)]
-            slow.hold.set()
-            return answers
+            return [(await client.post(CHAT, json={}, headers=bearer(secret))).status_code for _ in range(3)]
 
-        monkeypatch.setattr(asyncio, "to_thread", slow.to_thread)
-        assert talk(FakeEngine(), story, clock, keys_file=file) == [200, 200, 200]
-        assert slow.started == 1
+        monkeypatch.setattr(keys, "PATIENCE_SECONDS", 0.01)
+        monkeypatch.setattr(asyncio, "to_thread", hang)
+        assert talk(FakeEngine(), story, lambda: now[0], keys_file=file) == [200, 200, 200]
+        assert len(started) == 1
 
     def test_a_gateway_without_its_file_does_not_start(self, file):
         with pytest.raises(InputError, match="cannot be read"):
@@ -232,23 +229,6 @@ class TestRing:
 
     def test_without_keys_anybody_is_anonymous(self):
         assert asyncio.run(keys.Ring(None).identify(None)) == keys.ANONYMOUS
-
-
-class Slow:
-    """Stands in for a store that does not answer."""
-
-    def __init__(self, read: Any):
-        self.read = read
-        self.hold: asyncio.Event | None = None
-        self.started = 0
-
-    def __get__(self, ring: Any, _: Any = None) -> Any:
-        return lambda: self.read(ring)
-
-    async def to_thread(self, call: Any) -> Any:
-        self.started += 1
-        await self.hold.wait()
-        return call()
 
 
 class TestScope:

@@ -78,11 +78,11 @@ def test_an_answer_that_was_cut_off_is_paid_for(now):
     assert after.status_code == 429
 
 
-def test_request_headers_are_openais():
+def test_request_headers_are_openais(now):
     async def story(client):
         return [await client.post(CHAT, json={}) for _ in range(3)]
 
-    first, _, third = talk(FakeEngine(), story, requests_per_minute=2)
+    first, _, third = talk(FakeEngine(), story, lambda: now[0], requests_per_minute=2)
     assert first.headers["x-ratelimit-limit-requests"] == "2"
     assert first.headers["x-ratelimit-remaining-requests"] == "1"
     assert first.headers["x-ratelimit-reset-requests"] == "30s"
