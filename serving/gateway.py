@@ -171,6 +171,9 @@ class Gateway:
         self.working += 1
         try:
             return await self._forward(_for_engine(scope, asked.id), inbox, answer)
+        except asyncio.CancelledError:  # so Serve's proxies tell that the client left
+            inbox.left = True
+            raise
         finally:
             self.working -= 1
             asked.left = inbox.left
@@ -184,9 +187,9 @@ class Gateway:
             async with asyncio.timeout(limit + GRACE_SECONDS):
                 await self.app(scope, inbox, answer.relay)
         except Exception:
-            if not inbox.hung_up:
+            if not (inbox.hung_up or inbox.left):
                 raise
-            log.exception("the engine did not stop by itself after %g s", limit)
+            log.exception("the engine did not stop well for a client that had gone")
         finally:
             timer.cancel()
         if inbox.hung_up:

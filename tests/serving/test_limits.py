@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from serving import keys, limits
+from serving.gateway import Gateway
+from serving.keys import ANONYMOUS
 from serving.limits import Rate
-from tests.serving.fake_engine import CHAT, USAGE, FakeEngine, bearer, is_openai_error, talk
+from tests.serving.fake_engine import CHAT, USAGE, FakeEngine, bearer, is_openai_error, launch, talk
 
 SPENT = sum(USAGE)
 
@@ -76,6 +79,40 @@ def test_an_answer_that_was_cut_off_is_paid_for(now):
     cut, after = talk(FakeEngine(), story, lambda: now[0], tokens_per_minute=60, request_seconds=0.05)
     assert cut.status_code == 504
     assert after.status_code == 429
+
+
+def test_a_client_that_leaves_pays_for_what_it_had(now):
+    """However the server tells it: by a message, or by cancelling the request as Serve's proxies do."""
+
+    async def play(leaves):
+        engine = FakeEngine()
+        gateway = Gateway(engine, engine, launch(tokens_per_minute=60), lambda: now[0])
+        body = json.dumps({"do": "stream forever", "stream": True, "max_tokens": 40}).encode()
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await (asyncio.sleep(0) if leaves else asyncio.Event().wait())
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        sent = []
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        task = asyncio.create_task(gateway(scope, receive, send))
+        while len(sent) < 2:
+            await asyncio.sleep(0)
+        if not leaves:
+            task.cancel()
+        await asyncio.wait({task})
+        return dict(gateway.limits.headers(ANONYMOUS))[b"x-ratelimit-remaining-tokens"], body, gateway.working
+
+    for leaves in (True, False):
+        left, body, working = asyncio.run(play(leaves))
+        assert int(left) == 60 - limits.prompt_estimate(body) - 1
+        assert working == 0
 
 
 def test_request_headers_are_openais(now):
