@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -59,7 +58,7 @@ async def ask(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
 def test_a_request_is_answered_and_its_connection_closed_when_idle(serve, monkeypatch):
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0)
     got = serve(lambda port: ask(port, WHOLE))
-    assert got.startswith(b"HTTP/1.1 200") and got.endswith(json.dumps({"echo": {}}).encode())
+    assert got.startswith(b"HTTP/1.1 200") and b'{"echo": {}}' in got
 
 
 @pytest.mark.parametrize("said", [b"", b"POST /v1/ch", HEAD])
