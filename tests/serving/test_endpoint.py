@@ -207,9 +207,16 @@ def test_the_port_counts_as_taken_while_it_serves(endpoint, serve_recipe, tiny_m
 
 def test_z_a_dead_engine_is_replaced(endpoint, client, wait_until):
     """Last in this file that uses the endpoint: afterwards its processes are others."""
+    import openai
+
     replica, *engine = endpoint.processes
+    long = {"max_tokens": 200, "n": 32, "extra_body": {"ignore_eos": True}}
+    stream = iter(client.completions.create(model="tiny", prompt="fox", stream=True, **long))
+    next(stream)
     for pid in engine:
         os.kill(pid, signal.SIGKILL)
+    with pytest.raises(openai.APIError, match="restarting|failed"):  # what the client makes of the error event
+        list(stream)
     body = b'{"model": "tiny", "prompt": "a", "max_tokens": 1}'
     deadline = time.monotonic() + 10
     while (status := post(endpoint, "/v1/completions", body)[0]) != 503:
