@@ -215,7 +215,7 @@ def test_z_a_dead_engine_is_replaced(endpoint, client, wait_until):
     next(stream)
     for pid in engine:
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(openai.APIError, match="restarting|failed"):  # what the client makes of the error event
+    with pytest.raises(openai.APIError, match=r"restarting|failed"):  # what the client makes of the error event
         list(stream)
     body = b'{"model": "tiny", "prompt": "a", "max_tokens": 1}'
     deadline = time.monotonic() + 10
