@@ -13,7 +13,7 @@ from manta import artifact
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError
 from manta.schema import ServeModel
-from serving import keys, launch
+from serving import engine, keys, launch
 
 
 def make_model(folder: Path) -> Path:
@@ -174,6 +174,13 @@ class TestAddress:
     def test_more_replicas_at_least_than_at_most(self, tmp_path):
         with pytest.raises(InputError, match="min_replicas = 3"):
             launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), min_replicas=3, max_replicas=2))
+
+
+def test_traces_go_where_the_recipe_says(tmp_path):
+    model = str(make_model(tmp_path / "m"))
+    flags = engine.arguments(launch.prepare(recipe(tmp_path, model, otlp_endpoint="http://c:4317")), model)
+    assert flags[flags.index("--otlp-traces-endpoint") + 1] == "http://c:4317"
+    assert "--otlp-traces-endpoint" not in engine.arguments(launch.prepare(recipe(tmp_path, model)), model)
 
 
 class TestKeys:
