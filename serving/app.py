@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import errno
 import os
-import socket
 from typing import Any
 
 from manta import recipe as recipes
@@ -25,10 +22,13 @@ class Endpoint:
     """One replica. With `listen` it opens the endpoint's port itself, without it Serve's proxies bring requests."""
 
     async def __init__(self, launch: dict[str, Any], listen: bool) -> None:  # type: ignore[misc] # Serve awaits it
+        from serving import access
         from serving.engine import VLLM
         from serving.gateway import Gateway
+        from serving.server import listen as open_port
 
-        plan = Launch(**{**launch, "key_hashes": tuple(launch["key_hashes"])})
+        plan = Launch(**launch)
+        access.open_file(plan.access_log or _rays_logs(), f"access-{plan.name}-{os.getpid()}")
         self._engine = await VLLM.start(plan)
         self._gateway = Gateway(self._engine.app, self._engine, plan)
         if not await self._gateway.ready():
@@ -36,7 +36,7 @@ class Endpoint:
         self._server: Any = None
         self._serving: asyncio.Task[None] | None = None
         if listen:
-            self._server, self._serving = await _listen(self._gateway, plan)
+            self._server, self._serving = await open_port(self._gateway, plan.host, plan.port, DRAIN_SECONDS)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._gateway
@@ -60,38 +60,11 @@ class Endpoint:
             self._engine.stop()
 
 
-async def _listen(app: Any, launch: Launch) -> tuple[Any, asyncio.Task[None]]:
-    """Serve `app` on the endpoint's own port, in this event loop."""
-    import uvicorn
+def _rays_logs() -> str:
+    """Where Serve keeps the logs of this node's replicas: Ray's dashboard shows them, and what collects Ray's logs finds them."""
+    from ray.serve._private.logging_utils import get_serve_logs_dir
 
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(DRAIN_SECONDS),
-    )
-    listener = await _bind(launch.host, launch.port)
-    server = uvicorn.Server(config)
-    # Signals are the business of Ray, which owns this process.
-    server.capture_signals = contextlib.nullcontext  # type: ignore
-    return server, asyncio.create_task(server.serve(sockets=[listener]))
-
-
-async def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket; a replica that takes over from one just ended may have to wait a moment for the port."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for attempt in range(100):
-        try:
-            listener.bind((host, port))
-            return listener
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or attempt == 99:
-                raise
-            await asyncio.sleep(0.1)
-    raise AssertionError("unreachable")
+    return str(get_serve_logs_dir())
 
 
 def application(recipe: ServeRecipe, launch: Launch, listen: bool) -> Any:
@@ -147,5 +120,5 @@ def build(args: dict[str, str]) -> Any:
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
     launch = launches.prepare(free)
     if (serving := controller()) is not None:
-        launches.require_safe_host(serving.http_config.host, bool(launch.key_hashes))
+        launches.require_safe_host(serving.http_config.host, launch.has_keys)
     return application(recipe, launch, listen=False)

@@ -19,6 +19,7 @@ from manta.artifact import Resolved
 from manta.errors import InputError, StageFailed
 from manta.progress import Progress
 from manta.schema import ServeRecipe
+from serving import keys
 from serving import launch as launches
 from serving.launch import Launch
 
@@ -33,17 +34,24 @@ class Running(NamedTuple):
     launch: Launch
     ready_seconds: float
     processes: dict[int, int]
+    key: str | None = None  # good for as long as the endpoint, kept nowhere
 
 
 @contextlib.contextmanager
 def endpoint(
-    recipe: ServeRecipe, progress: Progress, inputs: Mapping[str, Resolved] | None = None, proven: bool = True
+    recipe: ServeRecipe,
+    progress: Progress,
+    inputs: Mapping[str, Resolved] | None = None,
+    proven: bool = True,
+    own_key: bool = False,
 ) -> Iterator[Running]:
     """An endpoint for the length of a block: ready when it begins; gone, with all its processes, when it ends.
 
+    With `own_key` it takes a fresh key besides those of its file, for whoever started it.
     Raises InputError or GateRefused before anything starts, StageFailed when the engine does not come up.
     """
-    launch = launches.prepare(recipe, inputs, proven)
+    key = keys.fresh() if own_key else None
+    launch = launches.prepare(recipe, inputs, proven, () if key is None else (keys.digest(key),))
     started = time.monotonic()
     settings, resources = recipe.serve, recipe.resources
     cluster.connect(resources.address, settings.max_replicas * resources.cpus_per_replica)
@@ -63,7 +71,7 @@ def endpoint(
         if listen:
             found = handle.process_ids.remote().result(timeout_s=30)
             processes.update({pid: birth for pid in found if (birth := born(pid)) is not None})
-        yield Running(url, launch, time.monotonic() - started, processes)
+        yield Running(url, launch, time.monotonic() - started, processes, key)
     finally:
         _end(recipe.name, processes)
 
@@ -103,7 +111,7 @@ def _deploy(recipe: ServeRecipe, launch: Launch, listen: bool) -> str:
         serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
         # Where Serve ran before, its proxies stay where they are.
         found = controller().http_config
-        launches.require_safe_host(found.host, bool(launch.key_hashes))
+        launches.require_safe_host(found.host, launch.has_keys)
         launch = dataclasses.replace(launch, host=found.host, port=found.port)
     prefix = None if listen else "/"
     target = serve.RunTarget(application(recipe, launch, listen), name=recipe.name, route_prefix=prefix)

@@ -8,7 +8,7 @@ import glob
 import importlib.util
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import forkserver
 from typing import Any
 from unittest import mock
@@ -43,6 +43,8 @@ def arguments(launch: Launch, model: str) -> list[str]:
     flags += ["--load-format", "safetensors", "--max-num-seqs", str(launch.max_ongoing_requests)]
     flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(launch.fingerprint)]
     flags += ["--disable-fastapi-docs"]
+    if launch.otlp_endpoint is not None:
+        flags += ["--otlp-traces-endpoint", launch.otlp_endpoint]
     if launch.max_model_len is not None:
         flags += ["--max-model-len", str(launch.max_model_len)]
     if not launch.gpus:
@@ -51,6 +53,32 @@ def arguments(launch: Launch, model: str) -> list[str]:
     elif launch.gpus > 1:
         flags += ["--tensor-parallel-size", str(launch.gpus)]
     return flags
+
+
+def usage(state: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Tokens of prompt and answer of a finished request, from what vLLM leaves in its ASGI state; None: it did not finish.
+
+    It says so for streams too, where clients see a usage only if they ask for one.
+    """
+    told = getattr(state.get("request_metadata"), "final_usage_info", None)
+    return None if told is None else (told.prompt_tokens, told.completion_tokens or 0)
+
+
+def limit_prompts(client: Any, most: int) -> None:
+    """Have `client.generate` refuse longer prompts (tokens) at once: vLLM answers the error with 400, and nothing is computed."""
+    from vllm.exceptions import VLLMValidationError
+
+    generate = client.generate
+
+    def limited(prompt: Any, *args: Any, **kwargs: Any) -> Any:
+        ids = prompt.get("prompt_token_ids") if isinstance(prompt, dict) else None
+        if ids is not None and len(ids) > most:
+            raise VLLMValidationError(
+                f"The prompt has {len(ids)} tokens, over the limit of {most}.", parameter="prompt"
+            )
+        return generate(prompt, *args, **kwargs)
+
+    client.generate = limited
 
 
 class VLLM:
@@ -71,6 +99,8 @@ class VLLM:
             # A remote model is copied; a local one is used where it lies.
             folder = str(held.enter_context(model.local()))
             client, app = await _start(arguments(launch, folder))
+            if launch.max_prompt_tokens is not None:
+                limit_prompts(client, launch.max_prompt_tokens)
             gc.collect()
             gc.freeze()  # what is alive now stays: the collector need not walk it while tokens stream
             return cls(client, app, held.pop_all())

@@ -6,24 +6,26 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, MutableMapping
+from typing import Any, Protocol
 
+from serving import access, answers, origins
+from serving.access import Asked
+from serving.answers import Answer, App, Problem, Receive, Send
+from serving.engine import usage
+from serving.inbox import Inbox, Kept, read_body
+from serving.keys import ANONYMOUS, Key, Ring, Unreadable
 from serving.launch import Launch
-from serving.limits import Rate, identify
-from serving.page import File, files
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+from serving.limits import Limits, estimate, prompt_estimate
+from serving.meters import Meters
+from serving.page import files
 
 log = logging.getLogger("serving")
 
 FINGERPRINT_HEADER = b"x-manta-fingerprint"
-BODY_SECONDS = 30.0  # a client that has not sent its whole body by then is let go
 READY_SECONDS = 2.0  # a readiness answer is good for this long, so that asking often costs nothing
 PROBE_SECONDS = 20.0  # a one-token generation that takes longer counts as not ready
+GRACE_SECONDS = 5.0  # an engine that was told that its client hung up may take this long to let go
 
 # What reaches the engine: path -> method. Everything else of the engine's own server stays closed.
 ROUTES = {
@@ -35,6 +37,7 @@ ROUTES = {
     "/metrics": "GET",
 }
 GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
+PROBES = ("/health", "/ready")
 
 
 class Engine(Protocol):
@@ -47,45 +50,22 @@ class Engine(Protocol):
         """Generate one token. Raises when that does not work."""
 
 
-class Problem(NamedTuple):
-    """An error answer: HTTP status, OpenAI's type and code, a message for the client, when to come back (seconds)."""
-
-    status: int
-    type: str
-    code: str | None
-    message: str
-    retry_after: int | None = None
-
-
-UNAUTHORIZED = Problem(
-    401,
-    "authentication_error",
-    "invalid_api_key",
-    "Incorrect API key: send `Authorization: Bearer KEY` with a key of this endpoint.",
-)
-BUSY = Problem(
-    503, "service_unavailable_error", "busy", "The endpoint is at its limit of waiting requests: try again shortly.", 1
-)
-DOWN = Problem(503, "service_unavailable_error", "unavailable", "The model is restarting: try again shortly.", 5)
-BROKEN = Problem(500, "server_error", "internal_error", "The endpoint failed to answer this request.")
-SLOW_BODY = Problem(
-    408,
-    "invalid_request_error",
-    "request_timeout",
-    f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds.",
-)
-
-
 class Gateway:
-    """Wraps `app` (the engine's routes). One per replica; its limits count what this replica sees."""
+    """Wraps `app` (the engine's routes). One per replica; its limits count what this replica sees.
+
+    Raises InputError when `launch.keys_file` cannot be read.
+    """
 
     def __init__(self, app: App, engine: Engine, launch: Launch, clock: Callable[[], float] = time.monotonic):
         self.app = app
         self.engine = engine
         self.launch = launch
-        self.rate = Rate(launch.requests_per_minute, clock)
+        self.ring = Ring(launch.keys_file, launch.key_hashes, clock)
+        self.limits = Limits(launch.requests_per_minute, launch.tokens_per_minute, clock)
         self.capacity = launch.max_ongoing_requests + launch.max_queued_requests
         self.working = 0
+        most = launch.max_ongoing_requests
+        self.meters = Meters(lambda: min(self.working, most), lambda: max(0, self.working - most))
         self._clock = clock
         self._fingerprint = (FINGERPRINT_HEADER, launch.fingerprint.encode())
         self._ready: tuple[float, bool] | None = None
@@ -96,65 +76,177 @@ class Gateway:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
-            answer = _Answer(send, self._fingerprint)
-            try:
-                await self._http(scope, receive, answer)
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                log.exception("%s %s failed", scope["method"], scope["path"])
-                await answer.fail(BROKEN if await self.engine.alive() else DOWN)
+            await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, answer: _Answer) -> None:
-        path, method = scope["path"], scope["method"]
-        if path in ("/health", "/ready"):
-            if method not in ("GET", "HEAD"):
-                return await answer.fail(_wrong_method(path, method, "GET"))
-            good = await (self.engine.alive() if path == "/health" else self.ready())
-            return await answer.json(200 if good else 503, {"status": "ok" if good else "unavailable"})
+    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens, and write down what became of it."""
         headers = dict(scope["headers"])
-        if path in self._page:
+        known = scope["path"] in ROUTES or scope["path"] in PROBES
+        label = scope["path"] if known else "page" if scope["path"] in self._page else "other"
+        name = access.request_id(headers.get(b"x-request-id"))
+        asked = Asked(name, scope["method"][:16], label, self._clock())
+        fields = [self._fingerprint, (b"x-request-id", name.encode())]
+        fields += origins.headers(headers.get(b"origin"), self.launch.cors_origins)
+        answer = Answer(send, fields, self._clock)
+        try:
+            problem = await self._answer(scope, headers, receive, answer, asked)
+            if problem is not None:
+                await answer.fail(problem)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("%s %s (%s) failed", asked.method, asked.path, name)
+            await answer.fail(await self._failure())
+        finally:
+            self._write_down(asked, answer)
+
+    async def _answer(
+        self,
+        scope: MutableMapping[str, Any],
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        answer: Answer,
+        asked: Asked,
+    ) -> Problem | None:
+        """Answer a request, or say with what it is refused."""
+        path, method, origin = scope["path"], scope["method"], headers.get(b"origin")
+        if path in PROBES:
+            return await self._tell_health(path, method, answer)
+        if path in self._page:  # open to all: it holds nothing, and asks for a key itself
             if method not in ("GET", "HEAD"):
-                return await answer.fail(_wrong_method(path, method, "GET"))
-            return await answer.file(self._page[path], headers)
-        client = identify(_text(headers.get(b"authorization")), self.launch.key_hashes)
-        if client is None:
-            return await answer.fail(UNAUTHORIZED)
+                return answers.wrong_method(path, method, "GET")
+            status, fields, content = self._page[path].answer(headers)
+            await answer.plain(status, content, fields)
+            return None
+        if method == "OPTIONS" and any(name == b"access-control-allow-origin" for name, _ in answer.headers):
+            await answer.plain(204, b"", origins.PREFLIGHT)
+            return None
+        try:
+            key = await self.ring.identify(_text(headers.get(b"authorization")))
+        except Unreadable:
+            return answers.NO_KEYS
+        if key is None:
+            return answers.UNAUTHORIZED
+        asked.key = key.id
+        if key is ANONYMOUS and origins.is_foreign(origin, self.launch.cors_origins):
+            return answers.FOREIGN_ORIGIN
         if path not in ROUTES:
-            return await answer.fail(
-                Problem(404, "invalid_request_error", "unknown_url", f"Unknown request URL: {method} {path}.")
-            )
+            return answers.unknown_url(path, method)
         if method != ROUTES[path]:
-            return await answer.fail(_wrong_method(path, method, ROUTES[path]))
+            return answers.wrong_method(path, method, ROUTES[path])
         if method == "GET":
-            return await self._forward(scope, receive, answer)
-        if wait := self.rate.take(client):
-            message = (
-                f"Rate limit of {self.launch.requests_per_minute} requests a minute reached: try again in {wait} s."
-            )
-            return await answer.fail(Problem(429, "rate_limit_error", "rate_limit_exceeded", message, wait))
+            return await self._tell(scope, key, receive, answer)
+        if problem := self.limits.take_request(key):
+            answer.headers += self.limits.headers(key)
+            return problem
         if self.working >= self.capacity:
-            return await answer.fail(BUSY)
-        body = await _read_body(receive, headers, self.launch.max_body_bytes)
+            return answers.BUSY
+        body = await read_body(receive, headers, self.launch.max_body_bytes)
         if body is None:  # the client went away
             return None
         if isinstance(body, Problem):
-            return await answer.fail(body)
+            return body
         if self.working >= self.capacity:  # others came while the body was on its way
-            return await answer.fail(BUSY)
+            return answers.BUSY
+        return await self._work(scope, key, Inbox(body, receive, answer), answer, asked)
+
+    async def _work(
+        self, scope: MutableMapping[str, Any], key: Key, inbox: Inbox, answer: Answer, asked: Asked
+    ) -> Problem | None:
+        """Have the engine answer a body that is here, within the key's models and tokens."""
+        try:
+            wanted = json.loads(inbox.body)
+        except (ValueError, RecursionError):
+            return answers.NOT_JSON
+        if not isinstance(wanted, dict):
+            return answers.NOT_JSON
+        model = wanted.get("model") or self.launch.name
+        if not isinstance(model, str):
+            return answers.invalid(400, "invalid_model", "`model` is not a string.")
+        if model not in self.launch.models or not key.may_ask(model):
+            return answers.unknown_model(model)
+        asked.model = model
+        generating = asked.path in GENERATING
+        reserved = estimate(inbox.body, wanted) if generating else 0
+        problem = self.limits.reserve(key, reserved)
+        answer.headers += self.limits.headers(key)
+        if problem is not None:
+            return problem
+        asked.reached_engine = True
+        asked.streamed = bool(wanted.get("stream"))
         self.working += 1
         try:
-            await self._forward(scope, _replay(body, receive), answer)
+            return await self._forward(_for_engine(scope, asked.id), inbox, answer)
+        except asyncio.CancelledError:  # so Serve's proxies tell that the client left
+            inbox.left = True
+            raise
         finally:
             self.working -= 1
+            asked.left = inbox.left
+            self._settle(scope["state"], key, inbox, answer, asked, reserved)
 
-    async def _forward(self, scope: MutableMapping[str, Any], receive: Receive, answer: _Answer) -> None:
-        await self.app(scope, receive, answer.relay)
-        if answer.broken:
-            await answer.fail(BROKEN if await self.engine.alive() else DOWN)
+    async def _forward(self, scope: MutableMapping[str, Any], inbox: Inbox, answer: Answer) -> Problem | None:
+        """Run the engine's own route, for as long as a request may take."""
+        limit = self.launch.request_seconds
+        timer = asyncio.get_running_loop().call_later(limit, inbox.hang_up)
+        try:
+            async with asyncio.timeout(limit + GRACE_SECONDS):
+                await self.app(scope, inbox, answer.relay)
+        except Exception:
+            if not (inbox.hung_up or inbox.left):
+                raise
+            log.exception("the engine did not stop well for a client that had gone")
+        finally:
+            timer.cancel()
+        if inbox.hung_up:
+            return answers.too_long(limit)
+        if answer.ended or answer.problem is not None or inbox.left:
+            return None
+        return await self._failure()
+
+    def _settle(
+        self, state: dict[str, Any], key: Key, inbox: Inbox, answer: Answer, asked: Asked, reserved: int
+    ) -> None:
+        """Take what the answer used from the key's tokens instead of what was reserved."""
+        used = usage(state)
+        if used is not None:
+            asked.prompt_tokens, asked.completion_tokens = used
+            return self.limits.settle(key, reserved, sum(used))
+        if inbox.left or inbox.hung_up:  # what was generated until then is known only of a stream
+            asked.completion_tokens = answer.pieces
+            spent = prompt_estimate(inbox.body) + answer.pieces if asked.streamed else reserved
+            return self.limits.settle(key, reserved, spent)
+        return self.limits.settle(key, reserved, 0)
+
+    async def _tell(
+        self, scope: MutableMapping[str, Any], key: Key, receive: Receive, answer: Answer
+    ) -> Problem | None:
+        """What the engine tells about itself: its models, as far as the key may ask them, and metrics."""
+        kept = Kept()
+        if scope["path"] == "/metrics":
+            if key.models:
+                return answers.invalid(403, "not_allowed", "A key that is bound to models does not read /metrics.")
+            # In plain text and not compressed, so that ours can follow.
+            scope["headers"] = [item for item in scope["headers"] if not item[0].startswith(b"accept")]
+        await self.app(scope, receive, kept)
+        if kept.status != 200:
+            return await self._failure()
+        if scope["path"] == "/metrics":
+            kept.body += self.meters.text()
+        elif key.models:
+            kept.confine(key.models)
+        await answer.plain(200, kept.body, ((b"content-type", kept.type),))
+        return None
+
+    async def _tell_health(self, path: str, method: str, answer: Answer) -> Problem | None:
+        if method not in ("GET", "HEAD"):
+            return answers.wrong_method(path, method, "GET")
+        good = await (self.engine.alive() if path == "/health" else self.ready())
+        await answer.json(200 if good else 503, {"status": "ok" if good else "unavailable"})
+        return None
 
     async def ready(self) -> bool:
         """Whether a one-token generation works, asked of the engine at most every READY_SECONDS."""
@@ -175,85 +267,29 @@ class Gateway:
             return False
         return True
 
+    async def _failure(self) -> Problem:
+        return answers.BROKEN if await self.engine.alive() else answers.DOWN
 
-class _Answer:
-    """The way back to the client: adds the fingerprint, and keeps an engine's internal errors from leaving."""
-
-    def __init__(self, send: Send, fingerprint: tuple[bytes, bytes]):
-        self._send = send
-        self._fingerprint = fingerprint
-        self._started = False
-        self.broken = False  # the app answered 5xx: what it says is dropped, `fail` answers instead
-
-    async def relay(self, message: Message) -> None:
-        """Pass on what the wrapped app sends, except the body of its server errors."""
-        if message["type"] == "http.response.start":
-            if message["status"] >= 500:
-                self.broken = True
-                return
-            message = {**message, "headers": [*message.get("headers", ()), self._fingerprint]}
-            self._started = True
-        if not self.broken:
-            await self._send(message)
-
-    async def json(self, status: int, data: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        body = json.dumps(data).encode()
-        self._started = True
-        fields = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            self._fingerprint,
-        ]
-        await self._send({"type": "http.response.start", "status": status, "headers": [*fields, *headers]})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def file(self, file: File, asked: dict[bytes, bytes]) -> None:
-        status, headers, body = file.answer(asked)
-        self._started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, self._fingerprint]})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def fail(self, problem: Problem) -> None:
-        """Answer with an error, or end a stream that has begun with an error event."""
-        error = {"error": {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}}
-        if self._started:
-            await self._send({"type": "http.response.body", "body": b"data: " + json.dumps(error).encode() + b"\n\n"})
-            return
-        extra: tuple[tuple[bytes, bytes], ...] = ()
-        if problem.retry_after is not None:
-            extra += ((b"retry-after", str(problem.retry_after).encode()),)
-        if problem.status == 401:
-            extra += ((b"www-authenticate", b"Bearer"),)
-        if problem.status in (408, 413):
-            extra += ((b"connection", b"close"),)
-        await self.json(problem.status, error, extra)
+    def _write_down(self, asked: Asked, answer: Answer) -> None:
+        """Count a request and log it; health checks only when they fail."""
+        asked.seconds = self._clock() - asked.started
+        asked.first, asked.last = answer.first, answer.last
+        if answer.status is not None and not asked.left:
+            asked.status = answer.status
+        if answer.problem is not None:
+            asked.reason = answer.problem.code
+        if asked.path not in PROBES or asked.status != 200:
+            self.meters.count(asked)
+            access.write(asked)
 
 
-async def _read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes | Problem | None:
-    """The whole body, or what is wrong with it; None when the client left. Never holds more than `limit` bytes."""
-    too_long = Problem(
-        413, "invalid_request_error", "request_too_large", f"The request's body is over the limit of {limit:,} bytes."
-    )
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > limit:
-        return too_long
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                piece = message.get("body", b"")
-                size += len(piece)
-                if size > limit:
-                    return too_long
-                pieces.append(piece)
-                if not message.get("more_body", False):
-                    return b"".join(pieces)
-    except TimeoutError:
-        return SLOW_BODY
+def _for_engine(scope: MutableMapping[str, Any], request_id: str) -> MutableMapping[str, Any]:
+    """The request as the engine gets it: under our id, so that its traces have the same, and without the key."""
+    drop = (b"x-request-id", b"authorization")
+    fields = [item for item in scope["headers"] if item[0] not in drop]
+    scope["headers"] = [*fields, (b"x-request-id", request_id.encode())]
+    scope.setdefault("state", {})
+    return scope
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
@@ -263,24 +299,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{event}.complete"})
         if event == "lifespan.shutdown":
             return
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body read already, then whatever comes (the client's disconnect)."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _wrong_method(path: str, method: str, right: str) -> Problem:
-    return Problem(405, "invalid_request_error", "method_not_allowed", f"{path} does not take {method}: use {right}.")
 
 
 def _text(value: bytes | None) -> str | None:

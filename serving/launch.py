@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import ipaddress
 import json
 import os
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from manta import artifact as artifacts
 from manta import cluster
@@ -19,8 +16,8 @@ from manta.artifact import Resolved
 from manta.errors import GateRefused, InputError
 from manta.schema import ServeRecipe
 from manta.storage import Folder
+from serving import keys, origins
 
-MIN_KEY_CHARS = 16
 # Classes of Transformers that end so judge a text or fill gaps; types that vLLM does not know.
 WRITE_NO_TEXT = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining", "BertModel")  # fmt: skip
 NOT_IN_VLLM = ("lstm",)
@@ -40,17 +37,34 @@ class Launch:
     fingerprint: str  # of the artifact that is served
     host: str
     port: int
-    key_hashes: tuple[str, ...]  # SHA-256 (hex) of each API key; none: no key is asked for
+    keys_file: str | None  # hashes of keys, one JSON object a line; each replica looks at it again and again
+    key_hashes: tuple[str, ...]  # SHA-256 (hex) of keys that live as long as this endpoint
     max_model_len: int | None
     dtype: str
     max_ongoing_requests: int
     max_queued_requests: int
-    requests_per_minute: int | None
+    requests_per_minute: int | None  # this and the next: of keys without a limit of their own
+    tokens_per_minute: int | None
     max_body_bytes: int
+    max_prompt_tokens: int | None
+    request_seconds: float
+    cors_origins: tuple[str, ...]
+    access_log: str | None  # folder
+    otlp_endpoint: str | None
     kv_cache_gib: float
     cpus: int
     gpus: int
     seed: int
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What clients may write as `model`."""
+        return (self.name,)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key is asked for; with neither a file nor keys of its own, anybody may ask."""
+        return self.keys_file is not None or bool(self.key_hashes)
 
     @property
     def url(self) -> str:
@@ -58,10 +72,16 @@ class Launch:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
-def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, proven: bool = True) -> Launch:
+def prepare(
+    recipe: ServeRecipe,
+    inputs: Mapping[str, Resolved] | None = None,
+    proven: bool = True,
+    key_hashes: tuple[str, ...] = (),
+) -> Launch:
     """Check all that can be checked without starting anything, and pick a port where the recipe asks for a free one.
 
-    `proven=False` lets a compressed model through without an evaluation, for its owner to try out.
+    `proven=False` lets a compressed model through without an evaluation, for its owner to try out. `key_hashes` are of
+    keys that the endpoint takes besides those of its file.
     Raises InputError, or GateRefused when the model's evaluation says that it failed its gate.
     """
     inputs = dict(inputs) if inputs is not None else artifacts.resolve_inputs(recipe)
@@ -74,8 +94,14 @@ def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, p
         raise InputError(
             f"serve.min_replicas = {settings.min_replicas} exceeds serve.max_replicas = {settings.max_replicas}: raise the latter"
         )
-    keys = read_keys(settings.keys_file)
-    require_safe_host(settings.host, bool(keys))
+    if settings.keys_file is not None and not keys.read(settings.keys_file):
+        raise InputError(
+            f"serve.keys_file = {settings.keys_file!r} holds no key: make one with `manta keys create --file "
+            f"{settings.keys_file} --name WHO`, or leave it out"
+        )
+    has_keys = settings.keys_file is not None or bool(key_hashes)
+    require_safe_host(settings.host, has_keys)
+    origins.require_sane(settings.cors_origins, has_keys)
     return Launch(
         name=recipe.name,
         model=folder,
@@ -83,13 +109,20 @@ def prepare(recipe: ServeRecipe, inputs: Mapping[str, Resolved] | None = None, p
         host=settings.host,
         # On a cluster the port is Serve's business, whose proxies may hold it already.
         port=settings.port if settings.port and is_remote(recipe) else take_port(settings.host, settings.port),
-        key_hashes=keys,
+        keys_file=None if settings.keys_file is None else keys.absolute(settings.keys_file),
+        key_hashes=key_hashes,
         max_model_len=settings.max_model_len,
         dtype=settings.dtype,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         requests_per_minute=settings.requests_per_minute,
+        tokens_per_minute=settings.tokens_per_minute,
         max_body_bytes=settings.max_body_bytes,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        request_seconds=settings.request_seconds,
+        cors_origins=tuple(settings.cors_origins),
+        access_log=settings.access_log,
+        otlp_endpoint=settings.otlp_endpoint,
         kv_cache_gib=settings.kv_cache_gib,
         cpus=resources.cpus_per_replica,
         gpus=resources.gpus_per_replica,
@@ -196,49 +229,13 @@ def system_fingerprint(fingerprint: str) -> str:
     return f"manta-{fingerprint[:16]}"
 
 
-def read_keys(file: str | None) -> tuple[str, ...]:
-    """SHA-256 (hex) of each key in the file: one a line, blank lines and `#` comments left out. Raises InputError."""
-    return tuple(dict.fromkeys(hashlib.sha256(key.encode()).hexdigest() for key in _keys(file)))
-
-
-def first_key(file: str | None) -> str | None:
-    """The first key of the file, for a client of one's own endpoint."""
-    return next(iter(_keys(file)), None)
-
-
-def _keys(file: str | None) -> list[str]:
-    if file is None:
-        return []
-    path = Path(file).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"serve.keys_file = {file!r} cannot be read ({error}): write one API key a line into it"
-        ) from error
-    keys = []
-    for number, line in enumerate(lines, 1):
-        key = line.strip()
-        if not key or key.startswith("#"):
-            continue
-        if len(key) < MIN_KEY_CHARS or not re.fullmatch(r"[\x21-\x7e]+", key):
-            raise InputError(
-                f"serve.keys_file = {file!r}: line {number} is not a key of at least {MIN_KEY_CHARS} visible ASCII "
-                'characters: make one with `python -c "import secrets; print(secrets.token_urlsafe(32))"`'
-            )
-        keys.append(key)
-    if not keys:
-        raise InputError(f"serve.keys_file = {file!r} holds no key: write one API key a line into it, or leave it out")
-    return keys
-
-
 def require_safe_host(host: str, has_keys: bool) -> None:
     """Without keys only this machine may reach the endpoint. Raises InputError."""
     if has_keys or is_loopback(host):
         return
     raise InputError(
         f"serve.host = {host!r} can be reached from other machines, but serve.keys_file is not set: "
-        "name a file of API keys, or use serve.host=127.0.0.1"
+        "make keys with `manta keys create --file FILE --name WHO` and name that file, or use serve.host=127.0.0.1"
     )
 
 

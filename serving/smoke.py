@@ -13,7 +13,7 @@ from manta.errors import StageFailed
 from manta.progress import Progress
 from manta.schema import Recipe, ServeRecipe
 from serving import launch as launches
-from serving.deploy import endpoint
+from serving.deploy import Running, endpoint
 
 MAX_TOKENS = 48
 TRANSCRIPT = "transcript.json"
@@ -34,12 +34,12 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     """
     assert isinstance(recipe, ServeRecipe)
     questions = recipe.serve.smoke or [DEFAULT_QUESTION]
-    with endpoint(recipe, progress, draft.inputs) as running:
+    with endpoint(recipe, progress, draft.inputs, own_key=True) as running:
         progress.note(
             f"ready after {running.ready_seconds:.1f} s: asking {len(questions)} question(s) at {running.url}/v1"
         )
         transcript, first_token_ms, tokens, seconds = [], [], 0, 0.0
-        with _client(recipe, running.url) as client:
+        with _client(running) as client:
             _expect_model(client, recipe.name)
             for number, question in enumerate(questions, 1):
                 started = time.monotonic()
@@ -61,11 +61,10 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _client(recipe: ServeRecipe, url: str) -> Any:
+def _client(running: Running) -> Any:
     from openai import OpenAI
 
-    key = launches.first_key(recipe.serve.keys_file) or "none"
-    return OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=300)
+    return OpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0, timeout=300)
 
 
 def _expect_model(client: Any, name: str) -> None:

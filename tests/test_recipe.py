@@ -177,6 +177,7 @@ def test_where_an_endpoint_listens_is_not_what_it_is() -> None:
         return recipes.fingerprint(recipes.validate(raw), {"model.source": "aa"})
 
     assert fingerprint(port=1, host="0.0.0.0", keys_file="k") == fingerprint()
+    assert fingerprint(access_log="logs", otlp_endpoint="http://c:4317", cors_origins=["*"]) == fingerprint()
     assert fingerprint(dtype="float32") != fingerprint()
 
 

@@ -49,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         _merge,
         _unmerge,
         _chat,
+        _keys,
         _doctor,
         _drill,
         _schema,
@@ -269,6 +270,27 @@ def _bench_serve(known: Any) -> None:
     bench.add_argument("--tpot-ms", type=float, help="target for the time per output token: adds the goodput")
     _json(bench)
     bench.set_defaults(call=commands.run_bench_serve)
+
+
+def _keys(known: Any) -> None:
+    what = "API keys of an endpoint: who may ask, which models, how much"
+    actions = known.add_parser("keys", help=what, description=what).add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    create = actions.add_parser("create", help="add a key; it is printed once and kept nowhere")
+    create.add_argument("--name", required=True, metavar="WHO", help="whose key it is")
+    create.add_argument(
+        "--model", nargs="+", action="extend", default=[], metavar="M", help="models it may ask (default: all)"
+    )
+    create.add_argument("--requests-per-minute", type=int, metavar="N", help="instead of serve.requests_per_minute")
+    create.add_argument("--tokens-per-minute", type=int, metavar="N", help="instead of serve.tokens_per_minute")
+    create.add_argument("--days", type=int, metavar="N", help="how long it is good (default: until it is revoked)")
+    revoke = actions.add_parser("revoke", help="take a key out; running endpoints refuse it within two seconds")
+    revoke.add_argument("id", metavar="ID", help="its id, from `manta keys list`")
+    for action in (create, actions.add_parser("list", help="who has a key; no key is shown"), revoke):
+        action.add_argument("--file", required=True, metavar="F", help="serve.keys_file: a path, or s3://...")
+        _json(action)
+        action.set_defaults(call=commands.run_keys)
 
 
 def _doctor(known: Any) -> None:

@@ -29,10 +29,11 @@ def chat(
     API key (none: that of $MANTA_API_KEY), `model` one of its models (its first, if none is named), `system` a first message that sets the tone.
     Raises InputError when nothing answers at the URL or it refuses, StageFailed when it breaks off.
     """
-    with _endpoint(target) as url, _explained(url):
+    with _endpoint(target) as (url, own_key), _explained(url):
         from openai import OpenAI
 
-        client = OpenAI(base_url=f"{url}/v1", api_key=key or os.environ.get("MANTA_API_KEY") or "none", max_retries=1)
+        given = own_key or key or os.environ.get("MANTA_API_KEY") or "none"
+        client = OpenAI(base_url=f"{url}/v1", api_key=given, max_retries=1)
         named = model or next(iter(client.models.list())).id
         _talk(client, named, system, {"max_tokens": max_tokens, "temperature": temperature}, sys.stdin, sys.stdout)
     return 0
@@ -129,10 +130,10 @@ def _message(error: Any) -> str:
 
 
 @contextlib.contextmanager
-def _endpoint(target: str) -> Iterator[str]:
-    """The URL to talk to; a model is served on a free loopback port until the block ends."""
+def _endpoint(target: str) -> Iterator[tuple[str, str | None]]:
+    """The URL to talk to; a model is served on a free loopback port until the block ends, to whoever has its key."""
     if target.startswith(("http://", "https://")):
-        yield target.rstrip("/").removesuffix("/v1")
+        yield target.rstrip("/").removesuffix("/v1"), None
         return
     from manta import artifact, cluster
     from manta.progress import Progress
@@ -147,7 +148,7 @@ def _endpoint(target: str) -> Iterator[str]:
     progress = Progress()
     try:
         # One's own ears are the proof here: a compressed model may be tried out before it is evaluated.
-        with endpoint(recipe, progress, {"model.source": source}, proven=False) as running:
-            yield running.url
+        with endpoint(recipe, progress, {"model.source": source}, proven=False, own_key=True) as running:
+            yield running.url, running.key
     finally:
         cluster.disconnect()

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,6 +163,30 @@ def run_bench_serve(args: argparse.Namespace) -> int:
     found = run.bench(options.Options(**given | {"key": args.key or os.environ.get("MANTA_API_KEY")}), _progress(args))
     print(json.dumps({"event": "figures", **found}) if args.json else figures.text(found))
     return EXIT_DONE if found["answered"] else EXIT_FAILED
+
+
+def run_keys(args: argparse.Namespace) -> int:
+    from serving import keys
+
+    if args.action == "list":
+        known = keys.read(args.file)
+        shown = [key.model_dump(mode="json", exclude={"hash"}) for key in known]
+        print("\n".join(map(json.dumps, shown)) if args.json else keys.table(known))
+        return EXIT_DONE
+    if args.action == "revoke":
+        gone = keys.revoke(args.file, args.id)
+        said = {"event": "revoked", "id": gone.id, "name": gone.name}
+        print(json.dumps(said) if args.json else f"{gone.id} ({gone.name}) is revoked")
+        return EXIT_DONE
+    made, secret = keys.create(
+        args.file, args.name, args.model, args.requests_per_minute, args.tokens_per_minute, args.days
+    )
+    if args.json:
+        print(json.dumps({"event": "key", "id": made.id, "name": made.name, "key": secret}))
+        return EXIT_DONE
+    print(secret)
+    print(f"{made.id} ({made.name}) is in {args.file}; the key above is shown this once only", file=sys.stderr)
+    return EXIT_DONE
 
 
 def run_doctor(args: argparse.Namespace) -> int:

@@ -194,8 +194,15 @@ class EvaluateRecipe(Recipe):
 
 
 class ServeRecipe(Recipe):
-    # Where the endpoint listens, and to whom, is not what it is.
-    not_identity: ClassVar[frozenset[str]] = Recipe.not_identity | {"serve.host", "serve.port", "serve.keys_file"}
+    # Where the endpoint listens, to whom, and where it writes that down, is not what it is.
+    not_identity: ClassVar[frozenset[str]] = Recipe.not_identity | {
+        "serve.host",
+        "serve.port",
+        "serve.keys_file",
+        "serve.cors_origins",
+        "serve.access_log",
+        "serve.otlp_endpoint",
+    }
 
     kind: Literal["serve"]
     model: ServeModel

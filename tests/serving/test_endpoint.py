@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,21 +17,28 @@ import pytest
 
 from manta.errors import InputError
 from manta.progress import Progress
-from serving import deploy, launch
+from serving import deploy, keys, launch
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-KEY = "sk-test-0123456789abcdef"
+PROMPT_TOKENS, PROMPT = 64, "the quick brown fox " * 60  # the limit, and what is far over it in few bytes
 QUESTION = [{"role": "user", "content": "the quick brown"}]
 
 
 @pytest.fixture(scope="module")
-def endpoint(tiny_model, serve_recipe, ray_session, tmp_path_factory) -> Iterator[deploy.Running]:
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(KEY + "\n")
-    with deploy.endpoint(
-        serve_recipe(keys.parent, tiny_model, keys_file=str(keys), max_body_bytes=5000), Progress(quiet=True)
-    ) as running:
+def guarded(tmp_path_factory) -> tuple[Path, str]:
+    """A folder with the keys' file, and its first key."""
+    folder = tmp_path_factory.mktemp("keys")
+    return folder, keys.create(str(folder / "keys"), "alice")[1]
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model, serve_recipe, ray_session, guarded) -> Iterator[deploy.Running]:
+    folder, _ = guarded
+    settings = {"keys_file": str(folder / "keys"), "access_log": str(folder / "logs")}
+    limits = {"max_body_bytes": 5000, "max_prompt_tokens": PROMPT_TOKENS, "tokens_per_minute": 1_000_000}
+    recipe = serve_recipe(folder, tiny_model, **settings, **limits)
+    with deploy.endpoint(recipe, Progress(quiet=True), own_key=True) as running:
         yield running
     assert len(running.processes) >= 2
     assert not [pid for pid, birth in running.processes.items() if deploy.is_alive(pid, birth)]
@@ -39,17 +48,17 @@ def endpoint(tiny_model, serve_recipe, ray_session, tmp_path_factory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def client(endpoint) -> Any:
+def client(endpoint, guarded) -> Any:
     import openai
 
-    with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=KEY, max_retries=0, timeout=60) as made:
+    with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=guarded[1], max_retries=0, timeout=60) as made:
         yield made
 
 
 def post(endpoint: deploy.Running, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
     """One plain HTTP request with the key: status and JSON."""
     connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=60)
-    fields = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **headers}
+    fields = {"authorization": f"Bearer {endpoint.key}", "content-type": "application/json", **headers}
     connection.request("POST", path, body, fields)
     answer = connection.getresponse()
     found = answer.status, json.loads(answer.read())
@@ -87,7 +96,7 @@ def test_a_raw_stream_ends_with_done(endpoint):
     connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=60)
     body = json.dumps({"model": "tiny", "prompt": "dog", "max_tokens": 3, "stream": True})
     connection.request(
-        "POST", "/v1/completions", body, {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+        "POST", "/v1/completions", body, {"authorization": f"Bearer {endpoint.key}", "content-type": "application/json"}
     )
     answer = connection.getresponse()
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -142,12 +151,53 @@ def test_it_goes_on_after_clients_that_left_in_mid_stream(endpoint, client):
     assert client.completions.create(model="tiny", prompt="fox", max_tokens=2).usage.completion_tokens == 2
 
 
-def test_metrics_are_vllms(endpoint):
+def get(endpoint: deploy.Running, path: str) -> str:
     connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=60)
-    connection.request("GET", "/metrics", headers={"authorization": f"Bearer {KEY}"})
+    connection.request("GET", path, headers={"authorization": f"Bearer {endpoint.key}"})
     text = connection.getresponse().read().decode()
     connection.close()
+    return text
+
+
+def test_what_streams_used_is_counted_though_the_client_did_not_ask(endpoint, guarded, wait_until):
+    """Tokens of a stream reach the key's limit, the metrics and the access log."""
+    import openai
+
+    folder, _ = guarded
+    made, secret = keys.create(str(folder / "keys"), "bob", tokens_per_minute=1000)
+    wait_until(lambda: not is_refused(endpoint, secret), seconds=30, what="a new key is not taken")
+    asked = {"model": "tiny", "prompt": "the fox", "max_tokens": 9, "extra_body": {"ignore_eos": True}}
+    with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=secret, max_retries=0, timeout=60) as bob:
+        chunks = list(bob.completions.create(**asked, stream=True, extra_headers={"x-request-id": "of-bob"}))
+        assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+        raw = bob.completions.with_raw_response.create(**asked)
+    used = raw.parse().usage
+    assert raw.headers["x-ratelimit-limit-tokens"] == "1000"
+    [line] = [line for line in access_lines(folder) if line["request_id"] == "of-bob"]
+    assert (line["key"], line["status"]) == (made.id, 200)
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (used.prompt_tokens, 9)
+    text = get(endpoint, "/metrics")
+    assert f'manta_completion_tokens_total{{key="{made.id}",model="tiny"}} 18.0' in text
     assert "vllm:generation_tokens_total" in text
+    keys.revoke(str(folder / "keys"), made.id)
+    wait_until(lambda: is_refused(endpoint, secret), seconds=10, what="a revoked key is still good")
+
+
+def is_refused(endpoint: deploy.Running, key: str) -> bool:
+    return post(endpoint, "/tokenize", b'{"prompt": "a"}', authorization=f"Bearer {key}")[0] == 401
+
+
+def access_lines(folder: Path) -> list[dict[str, Any]]:
+    [file] = (folder / "logs").glob("access-tiny-*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_prompt_over_the_limit_is_refused_before_the_engine_works(endpoint, stream):
+    body = json.dumps({"model": "tiny", "prompt": PROMPT, "max_tokens": 1, "stream": stream}).encode()
+    status, told = post(endpoint, "/v1/completions", body)
+    assert status == 400
+    assert f"over the limit of {PROMPT_TOKENS}" in told["error"]["message"]
 
 
 def test_the_port_counts_as_taken_while_it_serves(endpoint, serve_recipe, tiny_model, tmp_path):
@@ -157,9 +207,20 @@ def test_the_port_counts_as_taken_while_it_serves(endpoint, serve_recipe, tiny_m
 
 def test_z_a_dead_engine_is_replaced(endpoint, client, wait_until):
     """Last in this file that uses the endpoint: afterwards its processes are others."""
+    import openai
+
     replica, *engine = endpoint.processes
+    long = {"max_tokens": 200, "n": 32, "extra_body": {"ignore_eos": True}}
+    stream = iter(client.completions.create(model="tiny", prompt="fox", stream=True, **long))
+    next(stream)
     for pid in engine:
         os.kill(pid, signal.SIGKILL)
+    with pytest.raises(openai.APIError, match=r"restarting|failed"):  # what the client makes of the error event
+        list(stream)
+    body = b'{"model": "tiny", "prompt": "a", "max_tokens": 1}'
+    deadline = time.monotonic() + 10
+    while (status := post(endpoint, "/v1/completions", body)[0]) != 503:
+        assert status in (200, 500) and time.monotonic() < deadline
     wait_until(
         lambda: not deploy.is_ready(endpoint.url), seconds=30, what="the endpoint still says ready without an engine"
     )

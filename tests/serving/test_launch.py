@@ -13,7 +13,7 @@ from manta import artifact
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError
 from manta.schema import ServeModel
-from serving import launch
+from serving import engine, keys, launch
 
 
 def make_model(folder: Path) -> Path:
@@ -183,36 +183,50 @@ class TestAddress:
         assert launch.prepare(recipe(tmp_path, str(folder), port=port)).port == port
 
     def test_an_address_of_another_machine(self, tmp_path):
-        keys = tmp_path / "keys"
-        keys.write_text("k" * 16)
+        file = str(tmp_path / "keys")
+        keys.create(file, "alice")
         with pytest.raises(InputError, match="not an address of this machine"):
-            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), host="192.0.2.7", keys_file=str(keys)))
+            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), host="192.0.2.7", keys_file=file))
 
     def test_more_replicas_at_least_than_at_most(self, tmp_path):
         with pytest.raises(InputError, match="min_replicas = 3"):
             launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), min_replicas=3, max_replicas=2))
 
 
+def test_traces_go_where_the_recipe_says(tmp_path):
+    model = str(make_model(tmp_path / "m"))
+    flags = engine.arguments(launch.prepare(recipe(tmp_path, model, otlp_endpoint="http://c:4317")), model)
+    assert flags[flags.index("--otlp-traces-endpoint") + 1] == "http://c:4317"
+    assert "--otlp-traces-endpoint" not in engine.arguments(launch.prepare(recipe(tmp_path, model)), model)
+
+
 class TestKeys:
-    def test_comments_and_blanks_are_left_out_and_no_key_is_kept(self, tmp_path):
-        file = tmp_path / "keys"
-        file.write_text("# ours\n\n  sk-aaaaaaaaaaaaaaaa \nsk-bbbbbbbbbbbbbbbb\nsk-aaaaaaaaaaaaaaaa\n")
-        hashes = launch.read_keys(str(file))
-        assert len(hashes) == 2
-        assert "sk-" not in "".join(hashes)
-        assert launch.first_key(str(file)) == "sk-aaaaaaaaaaaaaaaa"
+    def test_a_launch_names_the_file_and_holds_no_key(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        _, secret = keys.create("keys.jsonl", "alice")
+        made = launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), keys_file="keys.jsonl", host="0.0.0.0"))
+        assert made.keys_file == str(tmp_path / "keys.jsonl")
+        assert made.has_keys and secret not in repr(made)
 
-    @pytest.mark.parametrize(
-        ("text", "said"),
-        [("", "holds no key"), ("# none", "holds no key"), ("short", "line 1"), ("\nwith space in it 123", "line 2")],
-    )
-    def test_what_is_no_key_is_refused_without_showing_it(self, tmp_path, text, said):
+    def test_a_file_without_keys_is_refused_with_the_remedy(self, tmp_path):
         file = tmp_path / "keys"
-        file.write_text(text)
-        with pytest.raises(InputError, match=said) as caught:
-            launch.read_keys(str(file))
-        assert "with space" not in str(caught.value)
+        file.write_text("")
+        with pytest.raises(InputError, match="holds no key: make one with `manta keys create"):
+            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), keys_file=str(file)))
 
-    def test_a_missing_file(self, tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
-            launch.read_keys(str(tmp_path / "none"))
+    def test_a_plain_file_is_refused_before_anything_starts(self, tmp_path):
+        file = tmp_path / "keys"
+        file.write_text("sk-aaaaaaaaaaaaaaaa\n")
+        with pytest.raises(InputError, match="a plain key is not taken") as caught:
+            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), keys_file=str(file)))
+        assert "sk-a" not in str(caught.value)
+
+    def test_keys_of_ones_own_count(self, tmp_path):
+        asked = recipe(tmp_path, str(make_model(tmp_path / "m")), host="0.0.0.0")
+        with pytest.raises(InputError, match=r"serve\.keys_file"):
+            launch.prepare(asked)
+        assert launch.prepare(asked, key_hashes=("0" * 64,)).has_keys
+
+    def test_pages_of_all_sites_need_keys(self, tmp_path):
+        with pytest.raises(InputError, match=r"serve\.cors_origins"):
+            launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), cors_origins=["*"]))

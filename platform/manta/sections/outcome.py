@@ -97,7 +97,7 @@ class Gate(Section):
 class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 picks a free port")
-    keys_file: str | None = Field(None, description="file with one API key a line; none allows loopback only")
+    keys_file: str | None = Field(None, description="file of `manta keys`, local or s3://...; none: loopback only")
     max_model_len: Positive | None = None
     dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
     min_replicas: Positive = 1
@@ -105,7 +105,15 @@ class ServeSettings(Section):
     max_ongoing_requests: Positive = 64
     max_queued_requests: NonNegative = Field(128, description="beyond it: 503 with Retry-After")
     requests_per_minute: Positive | None = Field(None, description="per key; beyond it: 429 with Retry-After")
+    tokens_per_minute: Positive | None = Field(None, description="per key, of prompts and answers; beyond it: 429")
     max_body_bytes: Positive = Field(1_048_576, description="beyond it: 413")
+    max_prompt_tokens: Positive | None = Field(None, description="beyond it: 400 before the engine works")
+    request_seconds: PositiveFloat = Field(600.0, description="longest time for one answer; beyond it: 504")
+    cors_origins: list[str] = Field(
+        [], description="web pages that may ask, such as https://app.example.org; * for all"
+    )
+    access_log: str | None = Field(None, description="folder for the access logs; none: with Ray's logs on each node")
+    otlp_endpoint: str | None = Field(None, description="where vLLM sends OpenTelemetry traces: http://host:4317")
     kv_cache_gib: PositiveFloat = Field(1.0, description="CPU engines: memory for the key-value cache")
     smoke: list[str] = Field([], description="questions that `manta run` asks before it calls the endpoint complete")
 

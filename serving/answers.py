@@ -1,0 +1,183 @@
+"""The way back to the client: error answers in OpenAI's shape, and what of an engine's answer is let out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+BODY_SECONDS = 30.0  # a client that has not sent its whole body by then is let go
+STREAM = b"text/event-stream"
+ERROR_EVENT = b'data: {"error"'
+DONE = b"data: [DONE]"
+
+
+class Problem(NamedTuple):
+    """An error answer: HTTP status, OpenAI's type and code, a message for the client, when to come back (seconds)."""
+
+    status: int
+    type: str
+    code: str
+    message: str
+    retry_after: int | None = None
+
+
+def invalid(status: int, code: str, message: str) -> Problem:
+    """A request that is wrong in itself."""
+    return Problem(status, "invalid_request_error", code, message)
+
+
+UNAUTHORIZED = Problem(
+    401,
+    "authentication_error",
+    "invalid_api_key",
+    "Incorrect API key: send `Authorization: Bearer KEY` with a key of this endpoint.",
+)
+BUSY = Problem(
+    503, "service_unavailable_error", "busy", "The endpoint is at its limit of waiting requests: try again shortly.", 1
+)
+DOWN = Problem(503, "service_unavailable_error", "unavailable", "The model is restarting: try again shortly.", 5)
+NO_KEYS = Problem(
+    503, "service_unavailable_error", "keys_unavailable", "The endpoint cannot read its keys: try again shortly.", 5
+)
+BROKEN = Problem(500, "server_error", "internal_error", "The endpoint failed to answer this request.")
+SLOW_BODY = invalid(408, "request_timeout", f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds.")
+NOT_JSON = invalid(400, "invalid_json", "The request's body is not a JSON object.")
+FOREIGN_ORIGIN = invalid(
+    403, "origin_not_allowed", "This endpoint has no keys and takes no requests from pages of other sites."
+)
+
+
+def wrong_method(path: str, method: str, right: str) -> Problem:
+    return invalid(405, "method_not_allowed", f"{path} does not take {method}: use {right}.")
+
+
+def unknown_url(path: str, method: str) -> Problem:
+    return invalid(404, "unknown_url", f"Unknown request URL: {method} {path}.")
+
+
+def unknown_model(model: str) -> Problem:
+    """As OpenAI's: who may not ask a model does not learn that there is one."""
+    shown = model if len(model) <= 100 else f"{model[:100]}..."
+    return invalid(404, "model_not_found", f"The model `{shown}` does not exist or you do not have access to it.")
+
+
+def too_large(limit: int) -> Problem:
+    return invalid(413, "request_too_large", f"The request's body is over the limit of {limit:,} bytes.")
+
+
+def over_rate(what: str, limit: int, wait: int) -> Problem:
+    message = f"Rate limit of {limit:,} {what} a minute reached: try again in {wait} s."
+    code = "rate_limit_exceeded" if what == "requests" else "token_limit_exceeded"
+    return Problem(429, "rate_limit_error", code, message, wait)
+
+
+def too_long(seconds: float) -> Problem:
+    return Problem(
+        504, "timeout_error", "request_timeout", f"The answer took longer than the limit of {seconds:g} seconds."
+    )
+
+
+class Answer:
+    """One answer: adds `headers` to whatever is sent, notes what metrics need, keeps an engine's internal errors inside."""
+
+    def __init__(self, send: Send, headers: list[Header], clock: Callable[[], float] = time.monotonic):
+        self.headers = headers
+        self.status: int | None = None  # none: nothing was sent
+        self.problem: Problem | None = None  # what the client was told went wrong
+        self.broken = False  # the app failed: what it says is dropped, `fail` answers instead
+        self.first: float | None = None  # when the first and the last piece of a body went out
+        self.last: float | None = None
+        self.pieces = 0
+        self.ended = False  # everything was sent
+        self._send = send
+        self._clock = clock
+        self._streams = False
+        self._done = False
+
+    async def relay(self, message: Message) -> None:
+        """Pass on what the wrapped app sends, except the body of its server errors, in mid-stream too."""
+        if self.broken:
+            return
+        if message["type"] == "http.response.start":
+            if message["status"] >= 500:
+                self.broken = True
+                return
+            given = message.get("headers", ())
+            self.status = message["status"]
+            self._streams = any(name.lower() == b"content-type" and value.startswith(STREAM) for name, value in given)
+            message = {**message, "headers": [*given, *self.headers]}
+        elif piece := message.get("body", b""):
+            self.last = self._clock()
+            if self.first is None:
+                self.first = self.last
+            self.pieces += 1
+            if self._streams:
+                if piece.startswith(ERROR_EVENT):
+                    return await self._engine_error(piece)
+                self._done = self._done or DONE in piece[-32:]
+        if (
+            self._streams
+            and message["type"] == "http.response.body"
+            and not message.get("more_body")
+            and not self._done
+        ):
+            self.broken = True  # it ends before its end: `fail` ends it with an error event
+            return
+        self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def _engine_error(self, event: bytes) -> None:
+        """An engine's own error in mid-stream ends it: word for word where it is about the request, else by `fail`."""
+        self.broken = True
+        told = json.loads(event.removeprefix(b"data: "))["error"]
+        if isinstance(told, dict) and isinstance(told.get("code"), int) and 400 <= told["code"] < 500:
+            self.problem = invalid(told["code"], "invalid_request", str(told.get("message")))
+            self.ended = True
+            await self._send({"type": "http.response.body", "body": event})
+
+    async def json(self, status: int, data: Any, headers: tuple[Header, ...] = ()) -> None:
+        """Answer with JSON."""
+        body = json.dumps(data).encode()
+        await self.plain(status, body, ((b"content-type", b"application/json"), *headers))
+
+    async def plain(self, status: int, body: bytes, headers: tuple[Header, ...] = ()) -> None:
+        """Answer with these bytes."""
+        self.status, self.ended = status, True
+        length = [] if status in (204, 304) else [(b"content-length", str(len(body)).encode())]
+        fields = [*headers, *length, *self.headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def fail(self, problem: Problem) -> None:
+        """Answer with an error, or end a stream that has begun with an error event and without `[DONE]`.
+
+        Another answer that has begun is left unfinished: the server then breaks the connection, which clients notice.
+        """
+        if self.ended:
+            return
+        self.problem = problem
+        error = {"error": {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}}
+        if self.status is not None:
+            if self._streams:
+                self.ended = True
+                event = b"data: " + json.dumps(error).encode() + b"\n\n"
+                await self._send({"type": "http.response.body", "body": event})
+            return
+        extra: tuple[Header, ...] = ()
+        if problem.retry_after is not None:
+            extra += ((b"retry-after", str(problem.retry_after).encode()),)
+        if problem.status == 401:
+            extra += ((b"www-authenticate", b"Bearer"),)
+        if problem.status in (408, 413):
+            extra += ((b"connection", b"close"),)
+        if problem.status == 504:
+            extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again
+        await self.json(problem.status, error, extra)
