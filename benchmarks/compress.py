@@ -3,7 +3,8 @@
 The model is SmolLM2-135M. Calibration reads 64 rows of 256 tokens of one half of Python's own help topics, perplexity is
 measured on rows of the other half, by Transformers in float32 from the files. CPU seconds and memory of one-shot int4 are
 those of processes that only do this, ours and llm-compressor's GPTQ on the same rows, alternating, one thread each; the
-same files give both perplexities. Imports are left out of the memory, and loading is in both.
+same files give both perplexities. Imports are left out of the memory, and loading is in both. Speed is vLLM's, the base's and
+the compressed model's in turns, one thread each. What pruning costs and how much distillation heals: compress_heal.py.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import compress_heal
+import compress_speed
 import harness
 import numpy as np
 
+from manta import cluster
 from manta.models import package
 from manta.models.load import weight_bytes
 
@@ -43,6 +47,13 @@ def main() -> None:
         for name in ("w8a8", "w4a16", "llmcompressor"):
             bench.figure(f"{name}_ppl_ratio", perplexity(folder / name, held_out) / base, unit="x")
             bench.figure(f"{name}_size", weight_bytes(folder / name) / weight_bytes(source), unit="x")
+        try:
+            for name in ("w8a8", "w4a16"):
+                rounds = 3 if bench.quick else 7
+                compress_speed.add(bench, name, compress_speed.speeds(name, folder / name, source, rounds))
+            compress_heal.measure(bench)
+        finally:
+            cluster.disconnect()
 
 
 def prepare(source: Path, folder: Path) -> np.ndarray:

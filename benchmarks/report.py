@@ -84,12 +84,18 @@ GOALS = (
     Goal(
         "compress", "w8a8_ppl_ratio", "int8 weights and activations of SmolLM2-135M: perplexity over its own", most=1.01
     ),
+    Goal("compress", "w8a8_speed_1", "the same: tokens per CPU second, one request at a time", least=1.45),
+    Goal("compress", "w8a8_speed_16", "the same: sixteen at a time", least=1.4),
     Goal("compress", "w8a8_size", "the same: size", most=0.61),
     Goal("compress", "w4a16_ppl_ratio", "int4 weights of SmolLM2-135M: perplexity over its own", most=1.1),
+    Goal("compress", "w4a16_speed_1", "the same: tokens per CPU second, one request at a time", least=1.45),
     Goal("compress", "w4a16_size", "the same: size", most=0.42),
     Goal("compress", "llmcompressor_ppl_ratio", "llm-compressor's GPTQ on the same rows: perplexity"),
     Goal("compress", "cost_vs_llmcompressor", "making it: CPU seconds over llm-compressor's GPTQ", most=0.5),
     Goal("compress", "manta_memory", "making it: peak memory over the bf16 weights", most=1.3),
+    Goal("compress", "heal_ppl_ratio", "a quarter of its blocks gone, healed by distillation: perplexity", most=1.35),
+    Goal("compress_prune", "vocabulary_size", "its vocabulary trimmed to Python's documentation: size", most=0.8),
+    Goal("compress_prune", "vocabulary_ppl_ratio", "the same: perplexity of that text", most=1.005),
     Goal("serve", "throughput_vs_vllm_1", "serving, throughput at 1 client: over bare vLLM", least=0.95),
     Goal("serve", "throughput_vs_vllm_8", "the same at 8 clients", least=0.95),
     Goal("serve", "ttft_p50_extra_ms", "time to the first token beyond bare vLLM, median", most=10),
