@@ -60,7 +60,7 @@ def _decoder(_: bool) -> Path:
 
 
 def _translator(quick: bool) -> Path:
-    return descriptions.translator(2**20 if quick else 2**23)
+    return descriptions.translator(2**19 if quick else 2**23)
 
 
 # Another task is a line here, a function in task_examples.py, and one in each of the two yardsticks.
@@ -73,7 +73,7 @@ TRIALS = {
     ),
     "translation": Trial(
         {"name": "translation", "source_language": "English", "target_language": "German", "max_target_tokens": 256, "score_rows": 0},
-        _translator, 32, 1.0e-3, 256, (800, 300), (2500, 1000),
+        _translator, 32, 1.0e-3, 256, (500, 300), (2500, 1000),
     ),
 }  # fmt: skip
 
