@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import uvicorn
 
@@ -36,7 +37,7 @@ ANSWER = [
     " ahead",
     ".",
 ]
-FAKE_TASKS = {
+FAKE_TASKS: dict[str, Any] = {
     "token-classification": [
         {"entity_group": "PER", "score": 0.998, "word": "Ada", "start": 2, "end": 5},
         {"entity_group": "LOC", "score": 0.91, "word": "London", "start": 15, "end": 21},
@@ -47,6 +48,9 @@ FAKE_TASKS = {
         {"score": 0.05, "token": 6, "token_str": " Lyon", "sequence": "The capital of France is Lyon."},
     ],
 }  # fmt: skip
+
+
+MODELS = ("tiny", "other", *(f"model-{name}" for name in FAKE_TASKS))
 
 
 class Talker:
@@ -139,12 +143,16 @@ def served(talker: Talker, launch: Launch) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
+    # The endpoint has one model yet; the page is made for several.
+    several = mock.patch.object(Launch, "models", property(lambda self: MODELS))
+    several.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server ended before it listened"
             time.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
+        several.stop()
         server.should_exit = True
         thread.join(20)
 
