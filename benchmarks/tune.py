@@ -7,6 +7,8 @@ training takes no time. What a trial takes beyond its training is measured with 
 
 from __future__ import annotations
 
+import functools
+
 import harness
 import tune_curves
 import tune_driver
@@ -20,7 +22,7 @@ IN_FLIGHT = 4
 def main() -> None:
     with harness.bench("tune", __doc__) as bench:
         searches(bench)
-        tune_overhead.compared(bench, repeats=1 if bench.quick else 3)
+        tune_overhead.compared(bench, repeats=2 if bench.quick else 4)
         scheduling(bench)
 
 
@@ -77,22 +79,18 @@ def _tell(bench: harness.Bench, found: dict[str, list[Comparison]], trials: int,
 
 def scheduling(bench: harness.Bench) -> None:
     """Many trials whose training takes no time."""
-    trials = 200
-    bench.settings["scheduling"] = {"trials": trials, "at_once": tune_driver.AT_ONCE}
-    runs = bench.alternate({"sweep": lambda: tune_driver.scheduled(trials)}, 1, label="scheduling")["sweep"]
-    done = [run for run in runs if not run.error]
+    few, trials = 60, 200
+    bench.settings["scheduling"] = {"trials": [few, trials], "at_once": tune_driver.AT_ONCE}
+    sides = {str(count): functools.partial(tune_driver.scheduled, count) for count in (few, trials)}
+    runs = bench.alternate(sides, 1, label="scheduling")
+    done = [run for run in runs[str(trials)] if not run.error]
     note = f"CPU of the driver and of the keeper for each of {trials} trials whose training takes no time"
     bench.figure("driver_ms_per_trial", [run.value("driver_ms") for run in done], "ms", note)
     bench.figure("keeper_ms_per_trial", [run.value("keeper_ms") for run in done], "ms", "of which the keeper")
     note = f"wall time a trial, {tune_driver.AT_ONCE} at once"
     bench.figure("wall_ms_per_trial", [run.value("wall_ms") for run in done], "ms", note)
-    grown = [run.value("late_mib") - run.value("early_mib") for run in done]
-    bench.figure(
-        "driver_mib_grown",
-        grown,
-        "MiB",
-        f"memory of both from trial {tune_driver.EARLY}, when all is imported, to {trials}",
-    )
+    grown = [more.value("held_mib") - less.value("held_mib") for less, more in zip(*runs.values(), strict=True)]
+    bench.figure("driver_mib_grown", grown, "MiB", f"memory of both after {trials} trials, less that after {few}")
 
 
 if __name__ == "__main__":

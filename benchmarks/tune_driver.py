@@ -21,7 +21,6 @@ from manta.tune.keeper import Plan
 AT_ONCE = 2
 KEEPER_TITLE = "ray::Keeper"  # how Ray names the keeper's process
 LOOK_S = 0.1
-EARLY = 100  # trials after which memory is first read: by then everything is imported
 
 
 def scheduled(trials: int) -> dict[str, float]:
@@ -115,7 +114,6 @@ class _Follower:
         """Milliseconds a trial, from the time at which the first ones were started: starting up is not scheduling."""
         first, last = self.seen[0], self.seen[-1]
         trials = last[0] - first[0]
-        early = next(one for one in self.seen if one[0] >= EARLY)
         wall, driver, keeper = (1e3 * (last[at] - first[at]) / trials for at in (1, 2, 3))
         return {
             "trials": last[0],
@@ -123,8 +121,7 @@ class _Follower:
             "tune_ms": driver,
             "keeper_ms": keeper,
             "wall_ms": wall,
-            "early_mib": early[4] / 2**20,
-            "late_mib": last[4] / 2**20,
+            "held_mib": last[4] / 2**20,
         }
 
 
