@@ -73,7 +73,7 @@ TRIALS = {
     ),
     "translation": Trial(
         {"name": "translation", "source_language": "English", "target_language": "German", "max_target_tokens": 256, "score_rows": 0},
-        _translator, 32, 1.0e-3, 256, (500, 300), (2500, 1000),
+        _translator, 32, 5.0e-3, 256, (500, 300), (2500, 1000),
     ),
 }  # fmt: skip
 
