@@ -24,8 +24,9 @@ def of_family(family: str, folder: Path) -> Path:
 
     folder.mkdir(parents=True)
     model = tiny(family)
-    for parameter in model.parameters():
-        parameter.data *= 2
+    for name, parameter in model.named_parameters():
+        # T5 leaves it to its queries to keep scores small: doubled, they are so large that rounding differs by processor.
+        parameter.data *= 1 if family == "t5" and name.endswith(".q.weight") else 2
     model.save_pretrained(folder)
     tokenizer.train(iter(["a"]), 300, folder)
     stop(folder)
