@@ -20,6 +20,8 @@ FIELDS = (Field("messages", "prompt"), Field("chosen", "text"), Field("rejected"
 PARTS = {"chosen": "", "rejected": "rejected_"}  # what a row holds side by side, and how its columns begin
 PADDED = {"labels": IGNORED, "rejected_labels": IGNORED}  # beside the tokens' ids
 SCORES = ("score", "margin")  # of `score`
+# Nats. Before the first step both models are one, and their margins nothing but what another batch rounds otherwise.
+TIE = 1.0e-5
 
 
 def question(example: Example) -> list[Message]:
@@ -69,13 +71,13 @@ def references(columns: Columns) -> list[None]:
 
 
 def score(predictions: Sequence[float], references: Sequence[Any]) -> dict[str, float]:
-    """ "score" is the reward accuracy in per cent: pairs whose margin is above 0, a margin of exactly 0 counting half.
+    """ "score" is the reward accuracy in per cent: pairs whose margin is above 0; within TIE nats of 0 it counts half.
 
     "margin" is the mean margin in nats.
     """
     del references
     return {
-        "score": 100 * mean(float(margin > 0) + 0.5 * float(margin == 0) for margin in predictions),
+        "score": 100 * mean(0.5 if abs(margin) <= TIE else float(margin > 0) for margin in predictions),
         "margin": mean(predictions),
     }
 
