@@ -17,7 +17,7 @@ ENGINES = {
     "deepspeed": ("0.19.8", "pretrain, finetune, tune"),
     "transformers": ("5.17.0", "models and tokenizers"),
     "peft": ("0.21.2", "LoRA"),
-    "llmcompressor": ("0.14.0.1", "compress"),
+    "compressed-tensors": ("0.19.0", "compressed models in Transformers"),
     "pyarrow": ("26.0.1", "shards"),
 }
 
