@@ -9,6 +9,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 2**30
 KEPT = 2**31 - 1  # mallopt takes an int
 
+# Ray Train calls the loop in a thread, and glibc gives each thread an arena of its own, made of heaps of 64 MiB that go back
+# to the system when they are empty: what `keep` asks for holds in the first arena only. With one arena for all threads it
+# holds in each of them. Read when a process starts, so it is the environment of whoever is to train.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+
 
 def keep() -> bool:
     """Let freed memory be used again instead of going back to the system. Returns whether the C library can.

@@ -179,7 +179,9 @@ def measure(recipe: PretrainRecipe | FinetuneRecipe) -> Tried:
             train_loop_config=job,
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
             scaling_config=run.scaling(resources),
-            run_config=ray.train.RunConfig(name="probe", storage_path=f"{scratch}/ray"),
+            run_config=ray.train.RunConfig(
+                name="probe", storage_path=f"{scratch}/ray", worker_runtime_env=run.environment(resources)
+            ),
         )
         before = signal.getsignal(signal.SIGINT)  # Ray Train sets its own, and leaves it
         try:

@@ -18,7 +18,7 @@ from manta.sections.model import NewModel
 from manta.sections.objective import Clm, Distillation, Masking, Objective, Preference
 from manta.sections.resources import TrainResources
 from manta.storage import Folder
-from manta.train import mixed, optimizers, preparing, samples, schedule, shm_op, zero
+from manta.train import memory, mixed, optimizers, preparing, samples, schedule, shm_op, zero
 from manta.train.marks import Halted, Marks
 
 STOP_SECONDS = 120  # for workers to take the step they are at and save
@@ -285,6 +285,7 @@ def _fit(job: Any, progress: Progress) -> dict[str, Any]:
             name=f"attempt-{time.time_ns()}",
             storage_path=f"{folder.url}/work/ray",
             failure_config=ray.train.FailureConfig(max_failures=resources.max_restarts),
+            worker_runtime_env=environment(resources),
         ),
         datasets={"train": _no_dataset},
         dataset_config=streams.OrderedStreams(feeds, seq_lens, job.order, _Start(job.folder)),
@@ -328,6 +329,11 @@ def scaling(resources: TrainResources) -> Any:
         use_gpu=resources.gpus_per_worker > 0,
         resources_per_worker={name: count for name, count in each.items() if count},
     )
+
+
+def environment(resources: TrainResources) -> dict[str, Any]:
+    """The runtime environment of those workers."""
+    return {} if resources.gpus_per_worker else {"env_vars": memory.ENVIRONMENT}
 
 
 def _no_dataset() -> None:
