@@ -13,7 +13,7 @@ import pytest
 from manta import plan
 from manta import recipe as recipes
 from manta.errors import InputError
-from manta.models import presets
+from manta.models import memory, presets
 from manta.plan import training
 from manta.sections.model import NewModel
 
@@ -90,6 +90,16 @@ def test_finetune_counts_what_moves(output: Path, adapt: dict[str, Any], trainab
     figures = planned({**FINETUNE, "adapt": adapt}, output)
     assert figures["steps"] == 100  # 400 examples twice, 8 a step
     assert figures.get("trainable_parameters") == trainable
+
+
+def test_only_targets_have_logits(output: Path) -> None:
+    """A row of 128 tokens has at most 29 with a loss: 28 of the target, and its end."""
+    narrow = planned(FINETUNE, output)
+    wide = planned(FINETUNE, output, task__max_input_tokens=1, task__max_target_tokens=127)
+    micro_batch, unscored = 4, 128 - 29
+    less = wide["memory_per_worker"]["activations_bytes"] - narrow["memory_per_worker"]["activations_bytes"]
+    assert less == micro_batch * unscored * 8192 * memory.LOGIT
+    assert narrow["flops"] / narrow["tokens"] < wide["flops"] / wide["tokens"]
 
 
 def test_tune_multiplies(output: Path) -> None:

@@ -60,13 +60,14 @@ def rows(recipe: Training, given: Given, notes: list[str]) -> Rows | None:
 
 
 def _task_rows(recipe: FinetuneRecipe, notes: list[str]) -> Rows:
-    task, target = recipe.task, None
+    task, target, scored = recipe.task, None, 1.0
     if not isinstance(task, TextToText):
         length = task.max_tokens
     elif _reads_apart(recipe):
         length, target = task.max_input_tokens, task.max_target_tokens + 1
     else:
         length = task.max_input_tokens + task.max_target_tokens
+        scored = min(1.0, (task.max_target_tokens + 1) / length)  # the target's tokens and its end
     manifest = artifact.read_manifest(artifact.Folder(artifact.locate(recipe.data.examples, recipe.output)))
     found = (manifest or {}).get("metrics", {}).get("train_examples")
     count = min(filter(None, (found, recipe.data.train_rows)), default=None)
@@ -74,7 +75,7 @@ def _task_rows(recipe: FinetuneRecipe, notes: list[str]) -> Rows:
     sides = 2 if isinstance(task, Comparing) else 1
     if isinstance(task, EmbeddingTask):
         notes.append("a text and its positive are counted; with negatives memory and hours are half as much again")
-    return Rows(length, count, None, target, sides=sides)
+    return Rows(length, count, None, target, scored, sides=sides)
 
 
 def _reads_apart(recipe: FinetuneRecipe) -> bool:
