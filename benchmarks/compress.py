@@ -21,8 +21,7 @@ import compress_speed
 import harness
 import numpy as np
 
-from manta import cluster
-from manta.models import package
+from manta import cluster, package
 from manta.models.load import weight_bytes
 
 HERE = Path(__file__).resolve().parent

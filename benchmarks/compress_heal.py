@@ -83,7 +83,7 @@ def measure(bench: harness.Bench, size: Size | None = None) -> None:
 
 
 def _package() -> Path:
-    from manta.models import package
+    from manta import package
 
     return package.convert(SOURCE)
 

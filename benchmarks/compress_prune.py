@@ -16,11 +16,11 @@ from typing import Any
 import harness
 import numpy as np
 
+from manta import package
 from manta.compress import prune, vocabulary
 from manta.data import respell
 from manta.data.tokenizers import trim
 from manta.data.tokenizers.engines import encoders
-from manta.models import package
 from manta.models.load import load, weight_bytes
 from manta.sections.prune import Prune, Vocabulary
 from manta.storage import Folder

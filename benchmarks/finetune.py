@@ -25,11 +25,10 @@ import harness
 import numpy as np
 import task_examples
 
-from manta import cluster, recipe, stage
+from manta import cluster, package, recipe, stage
 from manta.artifact import Resolved
 from manta.data import grouping, shards, stream
 from manta.evaluate import paired
-from manta.models import package
 from manta.progress import Progress
 from manta.storage import Folder
 from manta.tasks.encoding import rows

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from manta import package
 from manta.data import tokenizer
 from manta.errors import InputError
 from manta.storage import Folder
@@ -164,6 +165,12 @@ def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "tokenizer.json").write_text("{}")
         assert Path(tokenizer.find(str(tmp_path)).url).resolve() == (tmp_path / name).resolve()
+
+
+def test_a_packages_model_has_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tokenizer.json").touch()
+    monkeypatch.setattr(package, "convert", {"package:pretend": tmp_path}.__getitem__)
+    assert tokenizer.find("package:pretend").url == str(tmp_path)
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused(folder: Path, tmp_path: Path) -> None:

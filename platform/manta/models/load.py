@@ -20,7 +20,7 @@ DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 def model_url(resolved: Resolved) -> str:
     """Where the model's files are: `model/` of an artifact, else the directory itself; packages are converted first."""
     if resolved.kind == "package":
-        from manta.models.package import convert
+        from manta.package import convert
 
         return str(convert(resolved.ref))
     return resolved.path if resolved.kind == "directory" else f"{resolved.path}/model"

@@ -22,7 +22,7 @@ class Input:
 Shards = Annotated[str, Input(("prepare",))]
 Examples = Annotated[str, Input(("prepare", "file"))]
 ExampleFile = Annotated[str, Input(("file",))]
-TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "directory"))]
+TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "package", "directory"))]
 Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]
 Evaluation = Annotated[str, Input(("evaluate",))]
 Sweep = Annotated[str, Input(("tune",))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from manta import package
 from manta.errors import InputError
 from manta.storage import Folder
 
@@ -53,8 +54,9 @@ def write(folder: Path, tokenizer_json: str, roles: dict[str, str], extra: list[
 
 
 def find(path: str) -> Folder:
-    """Where an artifact or a Hugging Face directory keeps its tokenizer. Raises InputError if it has no fast one."""
-    root = Folder(path)
+    """Where an artifact, a Hugging Face directory or a `package:NAME` keeps its tokenizer. Raises InputError if it has
+    no fast one."""
+    root = Folder(package.convert(path) if path.startswith("package:") else path)
     for folder in (root / "tokenizer", root / "model", root):
         if folder.exists("tokenizer.json"):
             return folder

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from manta import package
 from manta.errors import InputError
-from manta.models import package
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, *files: str) -> None:

@@ -30,7 +30,7 @@ def convert(ref: str) -> Path:
     if target.is_dir():
         return target
     if util.find_spec("gguf") is None:
-        raise InputError(f"model.source = {ref!r}: reading its GGUF file needs the package gguf: pip install gguf")
+        raise InputError(f"{ref}: reading its GGUF file needs the package gguf: pip install gguf")
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
     try:
