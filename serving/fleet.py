@@ -59,11 +59,16 @@ class Fleet:
         while not gone.done():
             found = await team.choose(until, body, gone)
             if found is None:
+                if gone.done():
+                    return
                 raise Refused(DOWN)
             replica, place = found
             team.busy[replica] += 1
             try:
-                async with self._answer(place, scope["method"], scope["path"], headers, body, gone) as (connection, head):
+                async with self._answer(place, scope["method"], scope["path"], headers, body, gone) as (
+                    connection,
+                    head,
+                ):
                     await _carry(connection, head, scope["state"], send)
                 return
             except Lost:
@@ -75,7 +80,13 @@ class Fleet:
 
     @contextlib.asynccontextmanager
     async def _answer(
-        self, place: Place, method: str, path: str, headers: Iterable[Header], body: bytes, gone: asyncio.Task[None] | None
+        self,
+        place: Place,
+        method: str,
+        path: str,
+        headers: Iterable[Header],
+        body: bytes,
+        gone: asyncio.Task[None] | None,
     ) -> AsyncIterator[tuple[Connection, Head]]:
         """Ask a replica: the beginning of its answer, and the connection that brings the rest. Raises Lost.
 
@@ -142,7 +153,11 @@ class Fleet:
 
     async def _tell_metrics(self, send: Send) -> None:
         told = await asyncio.gather(*(team.metrics() for team in self.teams.values()))
-        pages = {(team.served.name, name): page for team, found in zip(self.teams.values(), told, strict=True) for name, page in found}
+        pages = {
+            (team.served.name, name): page
+            for team, found in zip(self.teams.values(), told, strict=True)
+            for name, page in found
+        }
         fields = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": merged(pages).encode()})

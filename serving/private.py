@@ -11,31 +11,19 @@ import json
 import logging
 import secrets
 from collections.abc import MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
-from serving.answers import ERROR_EVENT, STREAM, App, Header, Message, Receive, Send
+from serving.answers import ERROR_EVENT, STREAM, Header, Message, Receive, Send
 from serving.engine import usage
 from serving.inbox import Kept
 from serving.load import Job, Load
-
+from serving.runners import Runner
 
 log = logging.getLogger("serving")
 
 TOKEN, TOKENS, UNAVAILABLE, USAGE = b"x-manta-token", b"x-manta-tokens", b"x-manta-unavailable", b"x-manta-usage"
 USAGE_EVENT = b": usage "  # a comment to readers of event streams; the Front reads it and takes it out
 PROBE = "/-/probe"
-
-
-class Runner(Protocol):
-    """What serves one model: vLLM's engine, or another."""
-
-    app: App
-
-    async def alive(self) -> bool:
-        """Whether it can still answer at all."""
-
-    async def generate_once(self) -> None:
-        """Give one real answer. Raises when that does not work."""
 
 
 class Private:
@@ -126,7 +114,7 @@ class Outlet:
             self._job.piece()
         self._ended = not more
         if self._ended and self._streams and (used := usage(self._state)) is not None:
-            await self._send(message | {"more_body": True})
+            await self._send({**message, "more_body": True})
             message = {"type": "http.response.body", "body": USAGE_EVENT + b"%d %d\n\n" % used}
         await self._send(message)
 

@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.closed = False
-        self.fresh = True  # nothing was asked over it yet
+        self.used = False  # something was asked over it before
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._waiter: asyncio.Future[None] | None = None
@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         lines.append(b"content-length: %d\r\n\r\n" % len(body))
         lines.append(body)
         self._transport.write(b"".join(lines))
-        self.fresh = False
+        self.used = True
 
     async def head(self) -> Head:
         """The answer's status and headers. Raises Lost."""
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._wake()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self.closed = True
         self._wake()
 

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 from serving.launch import Served
 from serving.relay import Place
 
-LOST_SECONDS = 10.0  # a replica that failed is not asked for so long; by then Serve has replaced it, or it is well again
+LOST_SECONDS = (
+    10.0  # a replica that failed is not asked for so long; by then Serve has replaced it, or it is well again
+)
 WAKE_SECONDS = 0.2  # a model that may have no replica: after so long without one, Serve is asked to start one
-PREFIX_BYTES = 2048  # of a prompt's beginning that decide where it goes
+PREFIX_BYTES = 2048  # of a text that decide where it goes
 
 
 class Handle(Protocol):
@@ -65,12 +67,20 @@ class Team:
         self.lost[replica] = time.monotonic() + LOST_SECONDS
 
     async def metrics(self) -> list[tuple[str, str]]:
-        """The metrics of each replica: its name, and its page in Prometheus' text format. Waits for none to start."""
+        """The metrics of each replica: its name, and its page in Prometheus' text format."""
+        return await self._all("metrics")
+
+    async def process_ids(self) -> list[list[int]]:
+        """The processes of each replica."""
+        return await self._all("process_ids")
+
+    async def _all(self, method: str) -> list[Any]:
+        """What each replica answers to a call; of those that are there now."""
         from ray.serve.exceptions import DeploymentUnavailableError
 
         try:
-            return list(await self.handle.broadcast("metrics"))
-        except DeploymentUnavailableError:  # there is no replica now
+            return list(await self.handle.broadcast(method))
+        except DeploymentUnavailableError:  # there is none now
             return []
 
     def _wake(self) -> None:
@@ -102,9 +112,9 @@ async def _ended_by(gone: asyncio.Task[None] | None, limit: float) -> Any:
 
 
 def prefix(body: bytes) -> bytes:
-    """How a request's prompt begins: a conversation up to the end of its first question, the beginning of a text.
+    """How a request's prompt begins: a conversation up to its first question, the first PREFIX_BYTES of a text.
 
-    The turns of one conversation have this in common, and so has what is asked about one long document.
+    The turns of one conversation have this in common, and so have questions about one long document.
     """
     try:
         asked = json.loads(body)
@@ -113,5 +123,7 @@ def prefix(body: bytes) -> bytes:
     messages = asked.get("messages") if isinstance(asked, dict) else None
     if not isinstance(messages, list):
         return json.dumps(asked.get("prompt", "") if isinstance(asked, dict) else "").encode()[:PREFIX_BYTES]
-    first = next((number for number, one in enumerate(messages) if isinstance(one, dict) and one.get("role") == "user"), 0)
-    return json.dumps(messages[: first + 1]).encode()[:PREFIX_BYTES]
+    first = next(
+        (number for number, one in enumerate(messages) if isinstance(one, dict) and one.get("role") == "user"), 0
+    )
+    return json.dumps(messages[: first + 1]).encode()
