@@ -24,11 +24,12 @@ class Endpoint:
     """The only replica of an endpoint's only model, with the gateway around it: it opens the endpoint's port itself."""
 
     async def __init__(self, launch: Launch) -> None:  # type: ignore[misc] # Serve awaits it
-        from serving import access
+        from serving import access, ports
         from serving.gateway import Gateway
         from serving.runners import RUNNERS
         from serving.server import listen
 
+        ports.keep_private()
         [served] = launch.served
         access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
         self._engine = await RUNNERS[served.runner](served)
@@ -97,7 +98,7 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
         ray_actor_options={"num_cpus": 0},
         **_manners(DRAIN_SECONDS),
     )
-    return front.bind(launch, replicas, DRAIN_SECONDS)
+    return front.bind(launch, replicas, local, DRAIN_SECONDS)
 
 
 def _deployment(body: type, name: str, served: Served, launch: Launch, drain_seconds: float, **options: Any) -> Any:

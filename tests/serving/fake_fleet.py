@@ -131,10 +131,12 @@ class Crew:
     def broadcast(self, method: str) -> Any:
         assert method == "metrics"
 
-        async def answers() -> Any:
-            return [(name, f'# TYPE up gauge\nup 1\nhits{{of="{name}"}} 2\n') for name in self.replicas]
+        async def results_async(timeout_s: float, return_exceptions: bool) -> list[Any]:
+            assert timeout_s > 0 and return_exceptions
+            pages = [(name, f'# TYPE up gauge\nup 1\nhits{{of="{name}"}} 2\n') for name in self.replicas]
+            return [*pages, RuntimeError("a replica that has just died")]
 
-        return answers()
+        return SimpleNamespace(results_async=results_async)
 
     async def _wake(self) -> None:
         self.woken += 1
