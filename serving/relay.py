@@ -21,7 +21,11 @@ HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"da
 
 
 class Lost(Exception):
-    """The replica is not there, or went away before its answer had ended."""
+    """The replica is not there, or went away before its answer had ended. `at_work`: it had the request by then."""
+
+    def __init__(self, at_work: bool = True):
+        super().__init__("the replica is gone")
+        self.at_work = at_work
 
 
 class Place(NamedTuple):
@@ -105,7 +109,7 @@ class Connection(asyncio.Protocol):
 
     async def _more(self) -> None:
         if self.closed:
-            raise Lost
+            raise Lost()
         self._waiter = self._loop.create_future()
         await self._waiter
 
@@ -182,7 +186,7 @@ class Lines:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, made = await asyncio.get_running_loop().create_connection(Connection, place.host, place.port)
         except OSError as error:  # TimeoutError is one
-            raise Lost from error
+            raise Lost(at_work=False) from error
         return made
 
     def give_back(self, place: Place, connection: Connection) -> None:
