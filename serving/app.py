@@ -135,15 +135,16 @@ def _manners(drain_seconds: float) -> dict[str, Any]:
     }
 
 
-def build(args: dict[str, str]) -> Any:
-    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`.
+def build(args: dict[str, Any]) -> Any:
+    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`, or the recipe itself for PATH.
 
     A Front on each node opens the recipe's port; Serve's own proxies are not needed (`proxy_location: Disabled`).
     """
     unknown = set(args) - {"recipe"}
     if "recipe" not in args or unknown:
         raise InputError(f"args = {args!r}: give exactly `recipe: PATH`")
-    recipe = recipes.load(args["recipe"], kind="serve")
+    given = args["recipe"]
+    recipe = recipes.load(given, kind="serve") if isinstance(given, str) else recipes.validate(given, "args", "serve")
     assert isinstance(recipe, ServeRecipe)
     # The port may be that of an earlier version of the same endpoint: it is Serve that has it taken over.
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
