@@ -13,10 +13,14 @@ from typing import Any
 
 from serving import routing, server
 from serving.inbox import read_body
+from serving.launch import Served
 from serving.private import Private
 from serving.replica import Replica
 from serving.runners import RUNNERS
-from tests.serving.fake_engine import FakeEngine, begin, chunk, event, finish, reply
+from tests.serving.fake_engine import FakeEngine, begin, chunk, event, finish, reply, served
+
+
+DAMAGED = "damaged"
 
 
 class FakeRunner(FakeEngine):
@@ -75,10 +79,12 @@ def _first(body: bytes, receive: Any) -> Any:
 
 
 class FakeReplica(Replica):
-    """Serve's deployment with a runner that starts at once."""
+    """Serve's deployment with a runner that starts at once, or never where the model is DAMAGED."""
 
     async def __init__(self, *args: Any) -> None:  # type: ignore[misc]
-        async def start(_: Any) -> FakeRunner:
+        async def start(of: Served) -> FakeRunner:
+            if of.model == DAMAGED:
+                raise RuntimeError("the weights are damaged")
             runner = FakeRunner()
             runner.told = {"cores": sorted(os.sched_getaffinity(0))}
             return runner
@@ -100,7 +106,7 @@ class Crew:
 
     async def start(self, name: str) -> FakeRunner:
         runner = self.runners[name] = FakeRunner(name)
-        private = Private(runner)
+        private = Private(runner, served(fingerprint=name * 64))
         running, task, port = await server.listen(private, "127.0.0.1", 0, drain_seconds=1)
         self._servers[name] = (running, task)
         told = {"host": "127.0.0.1", "port": port, "token": private.token}

@@ -59,6 +59,8 @@ class TestPolicy:
         )
         assert told.stdout == "1.5\n"
 
+        assert scale.options(1, 3, Scale(4.0, None, None, 2.0, 30.0))["autoscaling_config"].initial_replicas is None
+
     def test_a_fixed_number_is_not_scaled(self):
         assert scale.options(2, 2, Scale(4.0, None, None, 1.0, 1.0)) == {"num_replicas": 2}
 
