@@ -7,7 +7,9 @@ import os
 from typing import Any
 
 from serving import launch as launches
-from serving.answers import Receive, Send
+from serving.answers import Answer, Receive, Send
+
+KUBERAY = "/-/healthz"  # a pod whose port 8000 answers this with "success" gets the Service's traffic
 
 
 class Front:
@@ -47,7 +49,10 @@ class Front:
             self._server, self._serving, _ = await listen(self._pass_on, *self._place)
 
     async def _pass_on(self, scope: Any, receive: Receive, send: Send) -> None:
-        """The ASGI application of the port: the gateway of now."""
+        """The ASGI application of the port: the gateway of now. KubeRay asks what Serve's proxies would answer."""
+        if scope["type"] == "http" and scope["path"] == KUBERAY:
+            alive = await self._fleet.alive()
+            return await Answer(send, []).plain(200 if alive else 503, b"success" if alive else b"unavailable")
         await self._gateway(scope, receive, send)
 
     async def check_health(self) -> None:

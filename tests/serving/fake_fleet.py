@@ -19,7 +19,6 @@ from serving.replica import Replica
 from serving.runners import RUNNERS
 from tests.serving.fake_engine import FakeEngine, begin, chunk, event, finish, reply, served
 
-
 DAMAGED = "damaged"
 
 

@@ -184,6 +184,20 @@ def test_a_dead_engine_is_out_of_rotation_at_once(pair):
     assert after.status_code == 200, "it waits for a new replica"
 
 
+def test_another_front_takes_over_the_port(pair):
+    """Last of these two: afterwards the Front is another, and the handle of it too."""
+    plan, front = pair
+    os.kill(pids(front)[0], signal.SIGKILL)
+
+    async def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            async with client(plan) as http:
+                return (await ask(http)).status_code == 200
+        return False
+
+    asyncio.run(until(answers, "no Front listens"))
+
+
 def test_their_number_follows_the_load_and_no_stream_is_dropped(ray_session):
     """By the tokens that are still to be made: few requests, of which each says that it will be long."""
     scale = Scale(target_requests=1000, target_tokens=400, target_ttft_ms=None, up_seconds=1.0, down_seconds=2.0)
@@ -242,7 +256,7 @@ def test_an_update_fails_no_request_and_one_that_does_not_start_changes_nothing(
         asking = [asyncio.create_task(keep_asking(was.launch)) for _ in range(4)]
         now = await asyncio.to_thread(become, was, new, "/m")
         changed, after = len(seen), pids(front)
-        with pytest.raises(StageFailed, match="the weights are damaged.*goes on as it was"):
+        with pytest.raises(StageFailed, match=r"the weights are damaged.*goes on as it was"):
             await asyncio.to_thread(become, now, bad, DAMAGED)
         await asyncio.sleep(0.5)
         stop.set()
