@@ -100,7 +100,10 @@ class Fleet:
         The connection is broken when the client has `gone`.
         """
         for new in (False, True):
-            connection = await self.lines.take(place, new)
+            try:
+                connection = await self.lines.take(place, new)
+            except Lost as lost:
+                raise Lost(at_work=new) from lost  # what was asked over the one that broke may have been at work
             kept = connection.used
 
             def give_up(_: object, connection: Connection = connection) -> None:

@@ -44,7 +44,7 @@ class Private:
             raise ValueError(f"a replica's port takes HTTP only, not {scope['type']}")
         headers = dict(scope["headers"])
         if not hmac.compare_digest(headers.get(TOKEN, b""), self.token.encode()):
-            return await _plain(send, 403)
+            return await _plain(send, 403, (UNAVAILABLE, b"stranger"))  # or a Front whose replica was here before
         scope["headers"] = [item for item in scope["headers"] if item[0] not in (TOKEN, TOKENS, MODEL)]
         if scope["path"] == PROBE:
             return await self._probe(send)
