@@ -198,6 +198,7 @@ def _served(
     if proven:
         require_proof(model, inputs.get(f"{role}.evaluation"), section.parity)
     length = _own(section.max_model_len, settings.max_model_len)
+    gpus = _own(section.gpus_per_replica, resources.gpus_per_replica)
     least = _own(section.min_replicas, settings.min_replicas)
     most = _own(section.max_replicas, settings.max_replicas)
     if least > most:
@@ -209,13 +210,13 @@ def _served(
         fingerprint=model.fingerprint,
         runner="vllm",
         tasks=(),
-        adapters=tuple(_adapters(role, section, inputs, folder, config)),
+        adapters=tuple(_adapters(role, section, inputs, folder, config, gpus)),
         max_model_len=length,
         longest=length or _longest(config),
         dtype=_own(section.dtype, settings.dtype),
         kv_cache_gib=_own(section.kv_cache_gib, settings.kv_cache_gib),
         cpus=_own(section.cpus_per_replica, resources.cpus_per_replica),
-        gpus=_own(section.gpus_per_replica, resources.gpus_per_replica),
+        gpus=gpus,
         min_replicas=least,
         max_replicas=most,
         max_ongoing_requests=settings.max_ongoing_requests,
@@ -226,13 +227,13 @@ def _served(
 
 
 def _adapters(
-    role: str, section: ServeModel, inputs: Mapping[str, Resolved], model: str, config: dict[str, Any]
+    role: str, section: ServeModel, inputs: Mapping[str, Resolved], model: str, config: dict[str, Any], gpus: int
 ) -> Iterator[Adapter]:
     """The adapters of one model, each of which must fit it. Raises InputError."""
     for name in section.adapters:
         given = inputs[f"{role}.adapters.{name}"]
         folder = find_adapter(given)
-        rank = require_fit(given, Folder(folder), inputs[f"{role}.source"], Folder(model), config)
+        rank = require_fit(given, Folder(folder), inputs[f"{role}.source"], Folder(model), config, gpus)
         yield Adapter(name, folder, given.fingerprint, rank)
 
 
