@@ -29,6 +29,14 @@ class Problem(NamedTuple):
     retry_after: int | None = None
 
 
+class Refused(Exception):
+    """An app's way to have the gateway answer with a problem, before it has sent anything."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(problem.code)
+        self.problem = problem
+
+
 def invalid(status: int, code: str, message: str) -> Problem:
     """A request that is wrong in itself."""
     return Problem(status, "invalid_request_error", code, message)
@@ -48,6 +56,7 @@ NO_KEYS = Problem(
     503, "service_unavailable_error", "keys_unavailable", "The endpoint cannot read its keys: try again shortly.", 5
 )
 BROKEN = Problem(500, "server_error", "internal_error", "The endpoint failed to answer this request.")
+FATAL = Problem(500, "server_error", "request_failed", "The model failed at this request more than once: change it.")
 SLOW_BODY = invalid(408, "request_timeout", f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds.")
 NOT_JSON = invalid(400, "invalid_json", "The request's body is not a JSON object.")
 FOREIGN_ORIGIN = invalid(
@@ -67,6 +76,14 @@ def unknown_model(model: str) -> Problem:
     """As OpenAI's: who may not ask a model does not learn that there is one."""
     shown = model if len(model) <= 100 else f"{model[:100]}..."
     return invalid(404, "model_not_found", f"The model `{shown}` does not exist or you do not have access to it.")
+
+
+def no_model(names: list[str]) -> Problem:
+    return invalid(
+        400,
+        "model_missing",
+        f"The request names no `model`: this endpoint has {', '.join(names) or 'none for this key'}.",
+    )
 
 
 def too_large(limit: int) -> Problem:
@@ -113,7 +130,9 @@ class Answer:
             given = message.get("headers", ())
             self.status = message["status"]
             self._streams = any(name.lower() == b"content-type" and value.startswith(STREAM) for name, value in given)
-            message = {**message, "headers": [*given, *self.headers]}
+            named = {name for name, _ in given}  # a replica knows better than a Front which version of a model it is
+            own = [item for item in self.headers if item[0] not in named]
+            message = {**message, "headers": [*given, *own]}
         elif piece := message.get("body", b""):
             self.last = self._clock()
             if self.first is None:
@@ -178,6 +197,15 @@ class Answer:
             extra += ((b"www-authenticate", b"Bearer"),)
         if problem.status in (408, 413):
             extra += ((b"connection", b"close"),)
-        if problem.status == 504:
-            extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again
+        if problem.status == 504 or problem == FATAL:
+            extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again, or do the same harm
         await self.json(problem.status, error, extra)
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Agree to whatever a server announces: the replica itself starts and stops the engine."""
+    while True:
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return

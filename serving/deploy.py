@@ -53,27 +53,29 @@ def endpoint(
     key = keys.fresh() if own_key else None
     launch = launches.prepare(recipe, inputs, proven, () if key is None else (keys.digest(key),))
     started = time.monotonic()
-    settings, resources = recipe.serve, recipe.resources
-    cluster.connect(resources.address, settings.max_replicas * resources.cpus_per_replica)
-    _check_fits(recipe)
+    # Twice, so that an update can start new replicas beside all old ones.
+    cluster.connect(recipe.resources.address, 2 * sum(one.max_replicas * one.cpus for one in launch.served))
+    _check_fits(launch)
     _quieten_serve()
     if recipe.name in _applications():
         raise InputError(
             f"name = {recipe.name!r}: the cluster serves an application of this name already: choose another"
         )
     progress.note(f"starting {recipe.name} on {launch.url}")
-    # One replica on this machine opens the port itself: no proxy, no copy of each token between processes.
-    listen = settings.max_replicas == 1 and cluster.is_local()
     processes: dict[int, int] = {}
     try:
-        url = _deploy(recipe, launch, listen)
-        handle = _wait_running(recipe.name, url)
-        if listen:
-            found = handle.process_ids.remote().result(timeout_s=30)
-            processes.update({pid: birth for pid in found if (birth := born(pid)) is not None})
-        yield Running(url, launch, time.monotonic() - started, processes, key)
+        handle = _wait_running(launch, _deploy(launch))
+        if cluster.is_local():
+            processes.update(_processes(handle))
+        yield Running(launch.url, launch, time.monotonic() - started, processes, key)
     finally:
         _end(recipe.name, processes)
+
+
+def _processes(handle: Any) -> dict[int, int]:
+    """The endpoint's processes on this machine: pid -> birth."""
+    found = handle.process_ids.remote().result(timeout_s=30)
+    return {pid: birth for pid in found if (birth := born(pid)) is not None}
 
 
 def _quieten_serve() -> None:
@@ -83,40 +85,72 @@ def _quieten_serve() -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
-def _check_fits(recipe: ServeRecipe) -> None:
+def _check_fits(launch: Launch) -> None:
     import ray
 
-    resources, replicas = recipe.resources, recipe.serve.min_replicas
-    have = ray.cluster_resources()
-    cpus, gpus = cluster.total_cpus(), int(have.get("GPU", 0))
-    for key, each, total in (("cpus", resources.cpus_per_replica, cpus), ("gpus", resources.gpus_per_replica, gpus)):
-        if replicas * each > total:
+    have = {"cpus": cluster.total_cpus(), "gpus": int(ray.cluster_resources().get("GPU", 0))}
+    for key, total in have.items():
+        needs = [(one.name, max(1, one.min_replicas), getattr(one, key)) for one in launch.served]
+        needed = sum(replicas * each for _, replicas, each in needs)
+        if needed > total:
+            listed = " + ".join(f"{replicas} x {each} ({name})" for name, replicas, each in needs)
             raise InputError(
-                f"serve.min_replicas = {replicas} x resources.{key}_per_replica = {each} needs {replicas * each} {key.upper()}, "
-                f"the cluster has {total}: lower one of them or add nodes"
+                f"min_replicas x {key}_per_replica = {listed} needs {needed} {key.upper()}, the cluster has {total}: "
+                "lower one of them or add nodes"
             )
 
 
-def _deploy(recipe: ServeRecipe, launch: Launch, listen: bool) -> str:
-    """Hand the application to Serve. Returns the endpoint's URL."""
+def _deploy(launch: Launch) -> str:
+    """Hand the application to Serve. Returns the name of the deployment that clients meet."""
     from ray import serve
 
-    from serving.app import application
+    # What opens the port is ours: Serve's proxies would copy each token once more, at ten times the cost.
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    return _submit(launch)
 
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
-    if listen:
-        serve.start(proxy_location="Disabled", logging_config=quiet)
-    else:
-        http = {"host": launch.host, "port": launch.port, "request_timeout_s": None}
-        serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
-        # Where Serve ran before, its proxies stay where they are.
-        found = controller().http_config
-        launches.require_safe_host(found.host, launch.has_keys)
-        launch = dataclasses.replace(launch, host=found.host, port=found.port)
-    prefix = None if listen else "/"
-    target = serve.RunTarget(application(recipe, launch, listen), name=recipe.name, route_prefix=prefix)
+
+def _submit(launch: Launch) -> str:
+    from ray import serve
+
+    from serving.app import ENDPOINT, FRONT, application
+
+    local = cluster.is_local()
+    direct = local and launch.is_single
+    made = application(launch, direct, 1 if local else cluster.count_nodes(), local)
+    target = serve.RunTarget(made, name=launch.name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-    return launch.url
+    return ENDPOINT if direct else FRONT
+
+
+def update(running: Running, recipe: ServeRecipe, progress: Progress) -> Running:
+    """Replace a running endpoint by what the recipe says now, with no request failed: the new replicas of a model start
+    beside the old ones, and take over when each has given a real answer.
+
+    Raises InputError or GateRefused where the recipe cannot follow, StageFailed when the new replicas do not come up; the
+    endpoint is then as it was.
+    """
+    old = running.launch
+    free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
+    new = dataclasses.replace(launches.prepare(free), port=old.port, key_hashes=old.key_hashes)
+    if old.is_single and cluster.is_local():
+        raise InputError(
+            f"{old.name} has one replica that holds the port itself, and cannot be replaced while it runs: stop it, and set "
+            "serve.front=true (or more replicas) to have the next one updated"
+        )
+    if (new.name, new.host) != (old.name, old.host) or new.is_single:
+        raise InputError(
+            f"{old.name} on {old.host} cannot become {new.name} on {new.host} with serve.front = {recipe.serve.front} while it runs: "
+            "leave name, serve.host and serve.front as they are, or stop it and start the other"
+        )
+    started = time.monotonic()
+    try:
+        handle = _wait_running(new, _submit(new))
+    except StageFailed as failed:
+        progress.note("the new version does not start: going back to the old one")
+        _wait_running(old, _submit(old))
+        raise StageFailed(f"{failed}; {old.name} goes on as it was") from failed
+    processes = _processes(handle) if cluster.is_local() else {}
+    return running._replace(launch=new, ready_seconds=time.monotonic() - started, processes=processes)
 
 
 def controller() -> Any:
@@ -133,10 +167,11 @@ def _applications() -> dict[str, Any]:
     return {} if controller() is None else dict(serve.status().applications)
 
 
-def _wait_running(name: str, url: str) -> Any:
-    """Wait until Serve says RUNNING and the endpoint says ready. Returns the application's handle."""
+def _wait_running(launch: Launch, deployment: str) -> Any:
+    """Wait until Serve says RUNNING and the endpoint says ready. Returns a handle of the deployment."""
     from ray import serve
 
+    name = launch.name
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         known = _applications().get(name)
@@ -144,8 +179,8 @@ def _wait_running(name: str, url: str) -> Any:
         if known is not None and status in ("DEPLOY_FAILED", "UNHEALTHY"):
             reasons = [known.message, *(item.message for item in known.deployments.values())]
             raise StageFailed(f"the endpoint {name} did not start: {_reason(reasons)}")
-        if status == "RUNNING" and is_ready(url):
-            return serve.get_deployment_handle("Endpoint", name)
+        if status == "RUNNING" and is_ready(launch.url):
+            return serve.get_deployment_handle(deployment, name)
         time.sleep(0.2)
     raise StageFailed(
         f"the endpoint {name} is not ready after {START_SECONDS:.0f} s (Serve says {status}): see Ray's logs"
