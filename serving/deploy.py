@@ -132,7 +132,7 @@ def update(running: Running, recipe: ServeRecipe, progress: Progress) -> Running
     old = running.launch
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
     new = dataclasses.replace(launches.prepare(free), port=old.port, key_hashes=old.key_hashes)
-    if old.is_single and cluster.is_local():
+    if old.is_single:
         raise InputError(
             f"{old.name} has one replica that holds the port itself, and cannot be replaced while it runs: stop it, and set "
             "serve.front=true (or more replicas) to have the next one updated"

@@ -42,28 +42,25 @@ def serve(recipe: ServeRecipe, progress: Progress) -> None:
         )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
+        update_asked = threading.Event()
+        if HOME in os.environ:  # a detached one, which SIGHUP has become what NEXT says
+            signal.signal(signal.SIGHUP, lambda *_: update_asked.set())
         _announce(running)
         try:
-            _watch(running, progress)
+            _watch(running, update_asked, progress)
         except KeyboardInterrupt:
             progress.note("stopping")
     progress.note("stopped")
     progress.end()
 
 
-def _watch(running: Running, progress: Progress) -> None:
-    """Say when the endpoint breaks and when it is back; Serve replaces dead replicas by itself. Ends by Ctrl-C.
-
-    SIGHUP has a detached one become what NEXT says.
-    """
-    good, asked = True, threading.Event()
-    folder = os.environ.get(HOME)
-    if folder is not None:
-        signal.signal(signal.SIGHUP, lambda *_: asked.set())
+def _watch(running: Running, update_asked: threading.Event, progress: Progress) -> None:
+    """Say when the endpoint breaks and when it is back; Serve replaces dead replicas by itself. Ends by Ctrl-C."""
+    good = True
     while True:
-        if asked.wait(2) and folder is not None:
-            asked.clear()
-            running = _become_next(running, Path(folder), progress)
+        if update_asked.wait(2):
+            update_asked.clear()
+            running = _become_next(running, Path(os.environ[HOME]), progress)
         if is_healthy(running.url) != good:
             good = not good
             name = running.launch.name

@@ -255,7 +255,7 @@ def test_an_update_fails_no_request_and_one_that_does_not_start_changes_nothing(
     async def story(was: deploy.Running, front: Any):
         asking = [asyncio.create_task(keep_asking(was.launch)) for _ in range(4)]
         now = await asyncio.to_thread(become, was, new, "/m")
-        changed, after = len(seen), pids(front)
+        changed, after = len(seen), await asyncio.to_thread(pids, front)
         with pytest.raises(StageFailed, match=r"the weights are damaged.*goes on as it was"):
             await asyncio.to_thread(become, now, bad, DAMAGED)
         await asyncio.sleep(0.5)
