@@ -27,6 +27,7 @@ import harness
 from manta import recipe as recipes
 from manta.schema import ServeRecipe
 from serving import launch as launches
+from serving.address import take_port
 from serving.engine import arguments, environment
 
 TOKENS = 64
@@ -118,7 +119,7 @@ def serve_recipe(folder: Path) -> ServeRecipe:
     facts = tokenizer.facts(tokenizer.find(str(model)))
     special = {"bos_token_id": facts.bos_id, "eos_token_id": facts.eos_id, "pad_token_id": facts.pad_id}
     build.build(presets.config(NewModel(preset="llama-7m"), 2048, special), seed=0).save_pretrained(model)
-    port = launches.take_port("127.0.0.1", 0)
+    port = take_port("127.0.0.1", 0)
     made = recipes.validate(
         {
             "kind": "serve",
@@ -169,13 +170,13 @@ def bare(recipe: ServeRecipe, folder: Path) -> Iterator[Server]:
     stub.mkdir(parents=True)
     (stub / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n")
     launch = launches.prepare(recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})}))
-    resources = recipe.resources
-    env = environment(resources.cpus_per_replica, resources.gpus_per_replica) | {"PYTHONPATH": str(stub.parent)}
+    [served] = launch.served
+    env = environment(served.cpus, served.gpus) | {"PYTHONPATH": str(stub.parent)}
     command = [
         sys.executable,
         "-c",
         BARE,
-        *arguments(launch, launch.model),
+        *arguments(served, served.model),
         "--host",
         "127.0.0.1",
         "--port",

@@ -69,6 +69,14 @@ def unknown_model(model: str) -> Problem:
     return invalid(404, "model_not_found", f"The model `{shown}` does not exist or you do not have access to it.")
 
 
+def no_model(names: list[str]) -> Problem:
+    return invalid(
+        400,
+        "model_missing",
+        f"The request names no `model`: this endpoint has {', '.join(names) or 'none for this key'}.",
+    )
+
+
 def too_large(limit: int) -> Problem:
     return invalid(413, "request_too_large", f"The request's body is over the limit of {limit:,} bytes.")
 
@@ -181,3 +189,12 @@ class Answer:
         if problem.status == 504:
             extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again
         await self.json(problem.status, error, extra)
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Agree to whatever a server announces: the replica itself starts and stops the engine."""
+    while True:
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 from typing import Any
 
@@ -11,6 +10,7 @@ from manta import recipe as recipes
 from manta.errors import InputError
 from manta.schema import ServeRecipe
 from serving import launch as launches
+from serving.address import require_safe_host
 from serving.launch import Launch
 
 DEPLOYMENT = "Endpoint"
@@ -21,22 +21,22 @@ SPARE_REQUESTS = 64  # Serve admits this many beyond the gateway's limit: it is 
 class Endpoint:
     """One replica. With `listen` it opens the endpoint's port itself, without it Serve's proxies bring requests."""
 
-    async def __init__(self, launch: dict[str, Any], listen: bool) -> None:  # type: ignore[misc] # Serve awaits it
+    async def __init__(self, launch: Launch, listen: bool) -> None:  # type: ignore[misc] # Serve awaits it
         from serving import access
-        from serving.engine import VLLM
         from serving.gateway import Gateway
+        from serving.runners import RUNNERS
         from serving.server import listen as open_port
 
-        plan = Launch(**launch)
-        access.open_file(plan.access_log or _rays_logs(), f"access-{plan.name}-{os.getpid()}")
-        self._engine = await VLLM.start(plan)
-        self._gateway = Gateway(self._engine.app, self._engine, plan)
+        [served] = launch.served
+        access.open_file(launch.access_log or _rays_logs(), f"access-{launch.name}-{os.getpid()}")
+        self._engine = await RUNNERS[served.runner](served)
+        self._gateway = Gateway(self._engine.app, self._engine, launch)
         if not await self._gateway.ready():
             raise RuntimeError("the engine started, but cannot generate a token: see the log of this replica")
         self._server: Any = None
         self._serving: asyncio.Task[None] | None = None
         if listen:
-            self._server, self._serving = await open_port(self._gateway, plan.host, plan.port, DRAIN_SECONDS)
+            self._server, self._serving = await open_port(self._gateway, launch.host, launch.port, DRAIN_SECONDS)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._gateway
@@ -67,20 +67,24 @@ def _rays_logs() -> str:
     return str(get_serve_logs_dir())
 
 
-def application(recipe: ServeRecipe, launch: Launch, listen: bool) -> Any:
-    """The bound Serve application of a recipe. `listen`: its only replica opens the port itself."""
+def application(launch: Launch, listen: bool) -> Any:
+    """The bound Serve application of a launch. `listen`: its only replica opens the port itself."""
     from ray import serve
 
     from serving.engine import environment
 
-    settings, resources = recipe.serve, recipe.resources
+    if len(launch.served) > 1:
+        raise InputError(
+            f"models = {', '.join(launch.models)}: an endpoint of several models is not served yet: name one"
+        )
+    [served] = launch.served
     options: dict[str, Any] = {"num_replicas": 1}
-    if settings.max_replicas > 1:
-        target = max(1.0, 0.8 * settings.max_ongoing_requests)
+    if served.max_replicas > 1:
+        target = max(1.0, 0.8 * served.max_ongoing_requests)
         options = {
             "autoscaling_config": {
-                "min_replicas": settings.min_replicas,
-                "max_replicas": settings.max_replicas,
+                "min_replicas": served.min_replicas,
+                "max_replicas": served.max_replicas,
                 "target_ongoing_requests": target,
             }
         }
@@ -88,11 +92,11 @@ def application(recipe: ServeRecipe, launch: Launch, listen: bool) -> Any:
         serve.ingress()(Endpoint),
         name=DEPLOYMENT,
         ray_actor_options={
-            "num_cpus": resources.cpus_per_replica,
-            "num_gpus": resources.gpus_per_replica,
-            "runtime_env": {"env_vars": environment(resources.cpus_per_replica, resources.gpus_per_replica)},
+            "num_cpus": served.cpus,
+            "num_gpus": served.gpus,
+            "runtime_env": {"env_vars": environment(served.cpus, served.gpus)},
         },
-        max_ongoing_requests=settings.max_ongoing_requests + settings.max_queued_requests + SPARE_REQUESTS,
+        max_ongoing_requests=served.max_ongoing_requests + launch.max_queued_requests + SPARE_REQUESTS,
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=0.1,
@@ -101,7 +105,7 @@ def application(recipe: ServeRecipe, launch: Launch, listen: bool) -> Any:
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
         **options,
     )
-    return deployment.bind(dataclasses.asdict(launch), listen)
+    return deployment.bind(launch, listen)
 
 
 def build(args: dict[str, str]) -> Any:
@@ -120,5 +124,5 @@ def build(args: dict[str, str]) -> Any:
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
     launch = launches.prepare(free)
     if (serving := controller()) is not None:
-        launches.require_safe_host(serving.http_config.host, launch.has_keys)
-    return application(recipe, launch, listen=False)
+        require_safe_host(serving.http_config.host, launch.has_keys)
+    return application(launch, listen=False)

@@ -21,6 +21,7 @@ from manta.progress import Progress
 from manta.schema import ServeRecipe
 from serving import keys
 from serving import launch as launches
+from serving.address import require_safe_host
 from serving.launch import Launch
 
 START_SECONDS = 900.0  # a large model from slow storage; a failed constructor is reported at once
@@ -53,9 +54,8 @@ def endpoint(
     key = keys.fresh() if own_key else None
     launch = launches.prepare(recipe, inputs, proven, () if key is None else (keys.digest(key),))
     started = time.monotonic()
-    settings, resources = recipe.serve, recipe.resources
-    cluster.connect(resources.address, settings.max_replicas * resources.cpus_per_replica)
-    _check_fits(recipe)
+    cluster.connect(recipe.resources.address, sum(one.max_replicas * one.cpus for one in launch.served))
+    _check_fits(launch)
     _quieten_serve()
     if recipe.name in _applications():
         raise InputError(
@@ -63,10 +63,10 @@ def endpoint(
         )
     progress.note(f"starting {recipe.name} on {launch.url}")
     # One replica on this machine opens the port itself: no proxy, no copy of each token between processes.
-    listen = settings.max_replicas == 1 and cluster.is_local()
+    listen = [one.max_replicas for one in launch.served] == [1] and cluster.is_local()
     processes: dict[int, int] = {}
     try:
-        url = _deploy(recipe, launch, listen)
+        url = _deploy(launch, listen)
         handle = _wait_running(recipe.name, url)
         if listen:
             found = handle.process_ids.remote().result(timeout_s=30)
@@ -83,21 +83,22 @@ def _quieten_serve() -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
-def _check_fits(recipe: ServeRecipe) -> None:
+def _check_fits(launch: Launch) -> None:
     import ray
 
-    resources, replicas = recipe.resources, recipe.serve.min_replicas
-    have = ray.cluster_resources()
-    cpus, gpus = cluster.total_cpus(), int(have.get("GPU", 0))
-    for key, each, total in (("cpus", resources.cpus_per_replica, cpus), ("gpus", resources.gpus_per_replica, gpus)):
-        if replicas * each > total:
+    have = {"cpus": cluster.total_cpus(), "gpus": int(ray.cluster_resources().get("GPU", 0))}
+    for key, total in have.items():
+        needs = [(one.name, one.min_replicas, getattr(one, key)) for one in launch.served]
+        needed = sum(replicas * each for _, replicas, each in needs)
+        if needed > total:
+            listed = " + ".join(f"{replicas} x {each} ({name})" for name, replicas, each in needs)
             raise InputError(
-                f"serve.min_replicas = {replicas} x resources.{key}_per_replica = {each} needs {replicas * each} {key.upper()}, "
-                f"the cluster has {total}: lower one of them or add nodes"
+                f"min_replicas x {key}_per_replica = {listed} needs {needed} {key.upper()}, the cluster has {total}: "
+                "lower one of them or add nodes"
             )
 
 
-def _deploy(recipe: ServeRecipe, launch: Launch, listen: bool) -> str:
+def _deploy(launch: Launch, listen: bool) -> str:
     """Hand the application to Serve. Returns the endpoint's URL."""
     from ray import serve
 
@@ -111,10 +112,10 @@ def _deploy(recipe: ServeRecipe, launch: Launch, listen: bool) -> str:
         serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
         # Where Serve ran before, its proxies stay where they are.
         found = controller().http_config
-        launches.require_safe_host(found.host, launch.has_keys)
+        require_safe_host(found.host, launch.has_keys)
         launch = dataclasses.replace(launch, host=found.host, port=found.port)
     prefix = None if listen else "/"
-    target = serve.RunTarget(application(recipe, launch, listen), name=recipe.name, route_prefix=prefix)
+    target = serve.RunTarget(application(launch, listen), name=launch.name, route_prefix=prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     return launch.url
 

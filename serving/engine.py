@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from manta.storage import Folder
-from serving.launch import Launch, system_fingerprint
+from serving.launch import Served, system_fingerprint
 
 
 def environment(cpus: int, gpus: int) -> dict[str, str]:
@@ -37,21 +37,21 @@ def environment(cpus: int, gpus: int) -> dict[str, str]:
     }
 
 
-def arguments(launch: Launch, model: str) -> list[str]:
+def arguments(served: Served, model: str) -> list[str]:
     """vLLM's command line for a model directory, as `vllm serve` would take it."""
-    flags = ["--model", model, "--served-model-name", launch.name, "--dtype", launch.dtype, "--seed", str(launch.seed)]
-    flags += ["--load-format", "safetensors", "--max-num-seqs", str(launch.max_ongoing_requests)]
-    flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(launch.fingerprint)]
+    flags = ["--model", model, "--served-model-name", served.name, "--dtype", served.dtype, "--seed", str(served.seed)]
+    flags += ["--load-format", "safetensors", "--max-num-seqs", str(served.max_ongoing_requests)]
+    flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(served.fingerprint)]
     flags += ["--disable-fastapi-docs"]
-    if launch.otlp_endpoint is not None:
-        flags += ["--otlp-traces-endpoint", launch.otlp_endpoint]
-    if launch.max_model_len is not None:
-        flags += ["--max-model-len", str(launch.max_model_len)]
-    if not launch.gpus:
+    if served.otlp_endpoint is not None:
+        flags += ["--otlp-traces-endpoint", served.otlp_endpoint]
+    if served.max_model_len is not None:
+        flags += ["--max-model-len", str(served.max_model_len)]
+    if not served.gpus:
         # Compiling takes longer than a small model gains on CPUs.
-        flags += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(launch.kv_cache_gib * 2**30))]
-    elif launch.gpus > 1:
-        flags += ["--tensor-parallel-size", str(launch.gpus)]
+        flags += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(served.kv_cache_gib * 2**30))]
+    elif served.gpus > 1:
+        flags += ["--tensor-parallel-size", str(served.gpus)]
     return flags
 
 
@@ -90,17 +90,17 @@ class VLLM:
         self._held = held
 
     @classmethod
-    async def start(cls, launch: Launch) -> VLLM:
+    async def start(cls, served: Served) -> VLLM:
         """Load the model and start its engine process. Takes seconds, blocks the event loop meanwhile."""
         with contextlib.ExitStack() as held:
-            if not launch.gpus:
+            if not served.gpus:
                 held.enter_context(_engine_from_fork_server())
-            model = Folder(launch.model)
+            model = Folder(served.model)
             # A remote model is copied; a local one is used where it lies.
             folder = str(held.enter_context(model.local()))
-            client, app = await _start(arguments(launch, folder))
-            if launch.max_prompt_tokens is not None:
-                limit_prompts(client, launch.max_prompt_tokens)
+            client, app = await _start(arguments(served, folder))
+            if served.max_prompt_tokens is not None:
+                limit_prompts(client, served.max_prompt_tokens)
             gc.collect()
             gc.freeze()  # what is alive now stays: the collector need not walk it while tokens stream
             return cls(client, app, held.pop_all())

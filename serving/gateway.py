@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
 from serving import access, answers, origins
 from serving.access import Asked
@@ -17,14 +17,13 @@ from serving.inbox import Inbox, Kept, read_body
 from serving.keys import ANONYMOUS, Key, Ring, Unreadable
 from serving.launch import Launch
 from serving.limits import Limits, estimate, prompt_estimate
+from serving.listing import fingerprint_headers, listing
 from serving.meters import Meters
 from serving.page import files
+from serving.probe import Engine, Probe
 
 log = logging.getLogger("serving")
 
-FINGERPRINT_HEADER = b"x-manta-fingerprint"
-READY_SECONDS = 2.0  # a readiness answer is good for this long, so that asking often costs nothing
-PROBE_SECONDS = 20.0  # a one-token generation that takes longer counts as not ready
 GRACE_SECONDS = 5.0  # an engine that was told that its client hung up may take this long to let go
 
 # What reaches the engine: path -> method. Everything else of the engine's own server stays closed.
@@ -40,16 +39,6 @@ GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
 PROBES = ("/health", "/ready")
 
 
-class Engine(Protocol):
-    """What the gateway asks of an engine besides its HTTP routes."""
-
-    async def alive(self) -> bool:
-        """Whether it can still answer at all."""
-
-    async def generate_once(self) -> None:
-        """Generate one token. Raises when that does not work."""
-
-
 class Gateway:
     """Wraps `app` (the engine's routes). One per replica; its limits count what this replica sees.
 
@@ -62,19 +51,21 @@ class Gateway:
         self.launch = launch
         self.ring = Ring(launch.keys_file, launch.key_hashes, clock)
         self.limits = Limits(launch.requests_per_minute, launch.tokens_per_minute, clock)
-        self.capacity = launch.max_ongoing_requests + launch.max_queued_requests
-        self.working = 0
-        most = launch.max_ongoing_requests
-        self.meters = Meters(lambda: min(self.working, most), lambda: max(0, self.working - most))
+        self.working = {one.name: 0 for one in launch.served}
+        self._at_once = {one.name: one.max_ongoing_requests * one.max_replicas for one in launch.served}
+        self.meters = Meters({name: self._load(name) for name in self.working})
         self._clock = clock
-        self._fingerprint = (FINGERPRINT_HEADER, launch.fingerprint.encode())
-        self._ready: tuple[float, bool] | None = None
-        self._probe = asyncio.Lock()
+        self._fingerprints = {
+            name: fingerprint_headers(*one.fingerprints(name)) for one in launch.served for name in one.names
+        }
+        self._fingerprint = fingerprint_headers(launch.fingerprint)
+        self._listed = listing(launch)
+        self._probe = Probe(engine, clock)
         self._page = files()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await answers.lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -88,7 +79,7 @@ class Gateway:
         label = scope["path"] if known else "page" if scope["path"] in self._page else "other"
         name = access.request_id(headers.get(b"x-request-id"))
         asked = Asked(name, scope["method"][:16], label, self._clock())
-        fields = [self._fingerprint, (b"x-request-id", name.encode())]
+        fields = [*self._fingerprint, (b"x-request-id", name.encode())]
         fields += origins.headers(headers.get(b"origin"), self.launch.cors_origins)
         answer = Answer(send, fields, self._clock)
         try:
@@ -142,15 +133,13 @@ class Gateway:
         if problem := self.limits.take_request(key):
             answer.headers += self.limits.headers(key)
             return problem
-        if self.working >= self.capacity:
+        if all(self._is_full(one) for one in self.working):
             return answers.BUSY
         body = await read_body(receive, headers, self.launch.max_body_bytes)
         if body is None:  # the client went away
             return None
         if isinstance(body, Problem):
             return body
-        if self.working >= self.capacity:  # others came while the body was on its way
-            return answers.BUSY
         return await self._work(scope, key, Inbox(body, receive, answer), answer, asked)
 
     async def _work(
@@ -163,12 +152,18 @@ class Gateway:
             return answers.NOT_JSON
         if not isinstance(wanted, dict):
             return answers.NOT_JSON
-        model = wanted.get("model") or self.launch.name
+        model = wanted.get("model") or self._only_model()
+        if model is None:
+            return answers.no_model([name for name in self.launch.models if key.may_ask(name)])
         if not isinstance(model, str):
             return answers.invalid(400, "invalid_model", "`model` is not a string.")
-        if model not in self.launch.models or not key.may_ask(model):
+        served = self.launch.find(model)
+        if served is None or not key.may_ask(model):
             return answers.unknown_model(model)
         asked.model = model
+        if self._is_full(served.name):  # here, as others came while the body was on its way
+            return answers.BUSY
+        answer.headers[: len(self._fingerprint)] = self._fingerprints[model]
         generating = asked.path in GENERATING
         reserved = estimate(inbox.body, wanted) if generating else 0
         problem = self.limits.reserve(key, reserved)
@@ -177,14 +172,14 @@ class Gateway:
             return problem
         asked.reached_engine = True
         asked.streamed = bool(wanted.get("stream"))
-        self.working += 1
+        self.working[served.name] += 1
         try:
-            return await self._forward(_for_engine(scope, asked.id), inbox, answer)
+            return await self._forward(_for_engine(scope, asked.id, model), inbox, answer)
         except asyncio.CancelledError:  # so Serve's proxies tell that the client left
             inbox.left = True
             raise
         finally:
-            self.working -= 1
+            self.working[served.name] -= 1
             asked.left = inbox.left
             self._settle(scope["state"], key, inbox, answer, asked, reserved)
 
@@ -224,7 +219,11 @@ class Gateway:
     async def _tell(
         self, scope: MutableMapping[str, Any], key: Key, receive: Receive, answer: Answer
     ) -> Problem | None:
-        """What the engine tells about itself: its models, as far as the key may ask them, and metrics."""
+        """The models, as far as the key may ask them, and metrics: the engine's and ours."""
+        if scope["path"] == "/v1/models":
+            listed = [one for one in self._listed if key.may_ask(one["id"])]
+            await answer.json(200, {"object": "list", "data": listed})
+            return None
         kept = Kept()
         if scope["path"] == "/metrics":
             if key.models:
@@ -236,10 +235,24 @@ class Gateway:
             return await self._failure()
         if scope["path"] == "/metrics":
             kept.body += self.meters.text()
-        elif key.models:
-            kept.confine(key.models)
         await answer.plain(200, kept.body, ((b"content-type", kept.type),))
         return None
+
+    def _only_model(self) -> str | None:
+        """Who answers a request that names no model; None where there are several to choose from."""
+        return self.launch.served[0].name if len(self.launch.served) == 1 else None
+
+    def _is_full(self, name: str) -> bool:
+        return self.working[name] >= self._at_once[name] + self.launch.max_queued_requests
+
+    def _load(self, name: str) -> Callable[[], tuple[int, int]]:
+        """Requests of a model that are at work, and those that wait."""
+
+        def load() -> tuple[int, int]:
+            most = self._at_once[name]
+            return min(self.working[name], most), max(0, self.working[name] - most)
+
+        return load
 
     async def _tell_health(self, path: str, method: str, answer: Answer) -> Problem | None:
         if method not in ("GET", "HEAD"):
@@ -249,23 +262,8 @@ class Gateway:
         return None
 
     async def ready(self) -> bool:
-        """Whether a one-token generation works, asked of the engine at most every READY_SECONDS."""
-        async with self._probe:
-            moment = self._clock()
-            if self._ready is None or moment - self._ready[0] > READY_SECONDS:
-                self._ready = (moment, await self._generates())
-            return self._ready[1]
-
-    async def _generates(self) -> bool:
-        if not await self.engine.alive():
-            return False
-        try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await self.engine.generate_once()
-        except Exception:
-            log.exception("the readiness probe failed")
-            return False
-        return True
+        """Whether the engine has just given a real answer."""
+        return await self._probe.passes()
 
     async def _failure(self) -> Problem:
         return answers.BROKEN if await self.engine.alive() else answers.DOWN
@@ -283,22 +281,16 @@ class Gateway:
             access.write(asked)
 
 
-def _for_engine(scope: MutableMapping[str, Any], request_id: str) -> MutableMapping[str, Any]:
-    """The request as the engine gets it: under our id, so that its traces have the same, and without the key."""
+def _for_engine(scope: MutableMapping[str, Any], request_id: str, model: str) -> MutableMapping[str, Any]:
+    """The request as the engine gets it: under our id, so that its traces have the same, and without the key.
+
+    Its ASGI state names the model that is asked, so that nobody need read the body again.
+    """
     drop = (b"x-request-id", b"authorization")
     fields = [item for item in scope["headers"] if item[0] not in drop]
     scope["headers"] = [*fields, (b"x-request-id", request_id.encode())]
-    scope.setdefault("state", {})
+    scope.setdefault("state", {})["model"] = model
     return scope
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Agree to whatever a server announces: the replica itself starts and stops the engine."""
-    while True:
-        event = (await receive())["type"]
-        await send({"type": f"{event}.complete"})
-        if event == "lifespan.shutdown":
-            return
 
 
 def _text(value: bytes | None) -> str | None:

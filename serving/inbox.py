@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from serving import answers
@@ -67,11 +66,6 @@ class Kept:
             self.type = fields.get(b"content-type", self.type)
         else:
             self.body += message.get("body", b"")
-
-    def confine(self, models: tuple[str, ...]) -> None:
-        """Take the models that are not among these out of the list of /v1/models."""
-        told = json.loads(self.body)
-        self.body = json.dumps({**told, "data": [one for one in told["data"] if one["id"] in models]}).encode()
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes | Problem | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -17,7 +17,8 @@ WHOLE_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 class Meters:
     """Counts finished requests. Labels hold only names the endpoint knows: no client can make up new ones."""
 
-    def __init__(self, working: Callable[[], float], waiting: Callable[[], float]):
+    def __init__(self, load: Mapping[str, Callable[[], tuple[float, float]]]):
+        """`load`: model -> its requests that are at work now, and those that wait."""
         self.registry = CollectorRegistry()
         registry = self.registry
         self._requests = Counter("manta_requests", "requests answered", (*BY, "path", "status"), registry=registry)
@@ -38,8 +39,11 @@ class Meters:
         )
         self._each = Histogram("manta_time_per_token_seconds", each, BY, buckets=PER_TOKEN_SECONDS, registry=registry)
         self._whole = Histogram("manta_request_seconds", whole, BY, buckets=WHOLE_SECONDS, registry=registry)
-        Gauge("manta_requests_working", "requests at work in the engine", registry=registry).set_function(working)
-        Gauge("manta_requests_waiting", "requests waiting for the engine", registry=registry).set_function(waiting)
+        working = Gauge("manta_requests_working", "requests at work in the engine", ("model",), registry=registry)
+        waiting = Gauge("manta_requests_waiting", "requests waiting for the engine", ("model",), registry=registry)
+        for model, now in load.items():
+            working.labels(model).set_function(lambda now=now: now()[0])  # type: ignore[misc] # bound here, not later
+            waiting.labels(model).set_function(lambda now=now: now()[1])  # type: ignore[misc]
 
     def count(self, asked: Asked) -> None:
         """Add one finished request."""

@@ -30,9 +30,10 @@ def serve(recipe: ServeRecipe, progress: Progress) -> None:
     """Run the endpoint until Ctrl-C, then shut it down."""
     progress.begin(f"serve {recipe.name}", kind="serve", name=recipe.name)
     with endpoint(recipe, progress) as running:
-        described = {"url": running.url, "model": recipe.name, "fingerprint": running.launch.fingerprint}
+        models = running.launch.models
+        described = {"url": running.url, "models": list(models), "fingerprint": running.launch.fingerprint}
         progress.note(
-            f"ready after {running.ready_seconds:.0f} s: {running.url}/v1 (model {recipe.name!r}); Ctrl-C stops it",
+            f"ready after {running.ready_seconds:.0f} s: {running.url}/v1 (model {', '.join(models)}); Ctrl-C stops it",
             **described,
         )
         if threading.current_thread() is threading.main_thread():

@@ -1,24 +1,45 @@
-"""What runs a model of an endpoint: vLLM where text is generated, Transformers where tasks are answered."""
+"""What runs a model inside a replica: one class for each kind of engine, all of one shape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from serving.answers import App
+from serving.launch import Served
 
 
-def vllm() -> Any:
+class Runner(Protocol):
+    """One model at work. `app` is the ASGI application of its routes."""
+
+    app: App
+
+    async def alive(self) -> bool:
+        """Whether it can still answer at all."""
+
+    async def generate_once(self) -> None:
+        """Give one small but real answer. Raises when that does not work."""
+
+    def process_ids(self) -> list[int]:
+        """Its own processes, besides the one this is called in."""
+
+    def stop(self) -> None:
+        """End it, and its processes."""
+
+
+async def _vllm(served: Served) -> Runner:
     """Decoders that write text."""
     from serving.engine import VLLM
 
-    return VLLM
+    return await VLLM.start(served)
 
 
-def transformers() -> Any:
-    """Encoders, encoder-decoders, and classifiers on decoders."""
+async def _transformers(served: Served) -> Runner:
+    """Encoders, encoder-decoders and classifiers, which answer tasks."""
     from serving.tasks.runner import Transformers
 
-    return Transformers
+    return await Transformers.start(served)
 
 
-# `Served.runner` -> the class: `await start(served)`, `app`, `alive`, `generate_once`, `process_ids`, `stop`.
-RUNNERS: dict[str, Callable[[], Any]] = {"vllm": vllm, "transformers": transformers}
+# Served.runner -> what starts it, which may take long.
+RUNNERS: dict[str, Callable[[Served], Awaitable[Runner]]] = {"vllm": _vllm, "transformers": _transformers}

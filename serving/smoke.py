@@ -27,7 +27,7 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
 
 
 def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
-    """Ask each question of `serve.smoke` twice: whole, and as a stream. Writes transcript.json.
+    """Ask each model each question of `serve.smoke` twice: whole, and as a stream. Writes transcript.json.
 
     Answers are greedy, so that the transcript is the same each time; what depends on the moment is in the figures.
     Raises StageFailed when the endpoint does not start or answers wrongly.
@@ -40,15 +40,17 @@ def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
         )
         transcript, first_token_ms, tokens, seconds = [], [], 0, 0.0
         with _client(running) as client:
-            _expect_model(client, recipe.name)
-            for number, question in enumerate(questions, 1):
+            models = running.launch.models
+            _expect_models(client, models)
+            asked = [(model, question) for model in models for question in questions]
+            for number, (model, question) in enumerate(asked, 1):
                 started = time.monotonic()
-                entry = _ask(client, running.launch, recipe.name, question)
+                entry = _ask(client, running.launch, model, question)
                 seconds += time.monotonic() - started
                 tokens += entry["completion_tokens"]
                 transcript.append(entry)
-                first_token_ms.append(_stream(client, recipe.name, question))
-                progress.update(number, len(questions), "questions")
+                first_token_ms.append(_stream(client, model, question))
+                progress.update(number, len(asked), "questions")
     draft.folder.write_text(TRANSCRIPT, json.dumps(transcript, indent=2, ensure_ascii=False) + "\n")
     return {
         "answers": len(transcript),
@@ -67,10 +69,10 @@ def _client(running: Running) -> Any:
     return OpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0, timeout=300)
 
 
-def _expect_model(client: Any, name: str) -> None:
+def _expect_models(client: Any, names: tuple[str, ...]) -> None:
     listed = [model.id for model in client.models.list()]
-    if listed != [name]:
-        raise StageFailed(f"the endpoint lists the models {listed}, not {name!r}")
+    if listed != list(names):
+        raise StageFailed(f"the endpoint lists the models {listed}, not {list(names)}")
 
 
 def _ask(client: Any, launch: launches.Launch, model: str, question: str) -> dict[str, Any]:
@@ -80,8 +82,11 @@ def _ask(client: Any, launch: launches.Launch, model: str, question: str) -> dic
     )
     answer = raw.parse()
     told = raw.headers.get("x-manta-fingerprint")
-    if told != launch.fingerprint or answer.system_fingerprint != launches.system_fingerprint(launch.fingerprint):
-        raise StageFailed(f"the answer carries the fingerprint {told!r}, but the model's is {launch.fingerprint!r}")
+    served = launch.find(model)
+    assert served is not None
+    wanted = served.fingerprints(model)
+    if told != wanted[-1] or answer.system_fingerprint != launches.system_fingerprint(*wanted):
+        raise StageFailed(f"the answer of {model} carries the fingerprint {told!r}, but it is {wanted[-1]!r}")
     choice = answer.choices[0]
     return {
         "question": question,

@@ -43,7 +43,7 @@ class Resolved:
 
     role: str  # dotted path of the recipe's field
     ref: str  # as written
-    kind: str  # prepare, pretrain, ..., file, package, directory, tasks
+    kind: str  # prepare, pretrain, ..., file, package, directory, adapter, tasks
     path: str  # where it is
     fingerprint: str  # what it was asked to be (SHA-256)
     content: str  # what it holds (SHA-256)
@@ -131,13 +131,15 @@ def resolve(role: str, ref: str, marker: Input, output: str) -> Resolved:
         elif folder.exists(MANIFEST):
             artifact = open_artifact(ref, output)
             kind, fingerprint, content = artifact.kind, artifact.fingerprint, str(artifact.manifest["content"])
+        elif "adapter" in marker.kinds and folder.exists("adapter_config.json"):
+            kind = "adapter"
+            fingerprint = content = content_hash(folder)
         elif folder.exists("config.json"):
             kind = "directory"
             fingerprint = content = content_hash(folder)
         elif folder.exists(""):
-            raise InputError(
-                f"{role} = {ref!r}: {path} holds neither an artifact ({MANIFEST}) nor a model (config.json)"
-            )
+            other = "an adapter (adapter_config.json)" if "adapter" in marker.kinds else "a model (config.json)"
+            raise InputError(f"{role} = {ref!r}: {path} holds neither an artifact ({MANIFEST}) nor {other}")
         else:
             raise InputError(
                 f"{role} = {ref!r}: {path} does not exist: check the name and `output`, or run the stage that makes it"

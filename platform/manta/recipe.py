@@ -95,8 +95,11 @@ def override(raw: Any, overrides: Sequence[str]) -> Any:
 
 
 def set_path(raw: Any, path: str, value: Any) -> None:
-    """Set `path` (dots between keys, numbers for list items) inside nested dicts and lists, making dicts on the way."""
-    *parents, last = path.split(".")
+    """Set `path` (dots between keys, numbers for list items) inside nested dicts and lists, making dicts on the way.
+
+    Where a key that is there has dots of its own, such as a model's name, it is meant.
+    """
+    *parents, last = _keys(raw, path)
     node = raw
     for key in parents:
         if isinstance(node, list):
@@ -112,6 +115,22 @@ def set_path(raw: Any, path: str, value: Any) -> None:
         node[last] = value
     else:
         raise InputError(f"override {path}: the recipe is not a mapping")
+
+
+def _keys(raw: Any, path: str) -> list[str]:
+    """The keys of a dotted path into `raw`."""
+    parts, keys, node = path.split("."), [], raw
+    while parts:
+        there = [size for size in range(len(parts), 1, -1) if isinstance(node, dict) and ".".join(parts[:size]) in node]
+        size = there[0] if there else 1
+        key, parts = ".".join(parts[:size]), parts[size:]
+        keys.append(key)
+        node = node.get(key) if isinstance(node, dict) else node[int(key)] if _has_item(node, key) else None
+    return keys
+
+
+def _has_item(node: Any, key: str) -> bool:
+    return isinstance(node, list) and key.isdigit() and int(key) < len(node)
 
 
 def _item(items: list[Any], key: str, path: str) -> Any:
@@ -198,7 +217,7 @@ def _type_hint(kind: str, value: object) -> str:
 def _did_you_mean(model: type[BaseModel], path: list[str]) -> str:
     """Suggest the place where this very key lives, else a sibling that is spelled alike."""
     known_paths = field_paths(model)
-    names = [known.rpartition(".")[2] for known in known_paths if known.rpartition(".")[0] == _pattern(path[:-1])]
+    names = [known.rpartition(".")[2] for known in known_paths if _fits(known.split(".")[:-1], path[:-1])]
     elsewhere = [known for known in known_paths if known.rpartition(".")[2] == path[-1]]
     if readers := _readers(model, path):
         return f" here: leave it out, or set {readers}"
@@ -213,8 +232,10 @@ def _did_you_mean(model: type[BaseModel], path: list[str]) -> str:
 def _readers(model: type[BaseModel], path: list[str]) -> str:
     """The choices that do read a key which the chosen section does not, "adapt.method=lora or dora"; "" if none does."""
     sections = [model]
-    for key in (part for part in path[:-1] if not part.isdigit()):
+    for key in path[:-1]:
         fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+        if not fields:  # the number of a list's item, or the key of a mapping's
+            continue
         sections = [found for field in fields for _, found in _models_in(field.annotation)]
     readers = [section for section in sections if path[-1] in section.model_fields]
     choice = (
@@ -229,26 +250,27 @@ def _readers(model: type[BaseModel], path: list[str]) -> str:
     return f"{'.'.join([*path[:-1], choice])}={' or '.join(map(str, names))}"
 
 
-def _pattern(path: Sequence[str]) -> str:
-    return ".".join("*" if key.isdigit() else key for key in path)
+def _fits(pattern: Sequence[str], path: Sequence[str]) -> bool:
+    """Whether keys are of a pattern, in which `*` stands for a number or a mapping's key."""
+    return len(pattern) == len(path) and all(known in ("*", key) for known, key in zip(pattern, path, strict=True))
 
 
 # --- walking a schema ------------------------------------------------------------------------------------------------
 
 
 def _models_in(annotation: Any) -> Iterator[tuple[bool, type[BaseModel]]]:
-    """The section classes inside an annotation, each with whether it sits in a list."""
+    """The section classes inside an annotation, each with whether it sits in a list or mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield False, annotation
         return
-    in_list = typing.get_origin(annotation) is list
+    in_list = typing.get_origin(annotation) in (list, dict)
     for argument in typing.get_args(annotation):
         for nested, found in _models_in(argument):
             yield in_list or nested, found
 
 
 def field_paths(model: type[BaseModel]) -> list[str]:
-    """Every dotted field path of a schema; `*` stands for the items of a list."""
+    """Every dotted field path of a schema; `*` stands for the items of a list and the keys of a mapping."""
     paths: list[str] = []
     for name, field in model.model_fields.items():
         if name not in paths:
@@ -270,6 +292,15 @@ def _input_marker(field: FieldInfo) -> Input | None:
     return found[0] if found else None
 
 
+def _marker_of_values(annotation: Any) -> Input | None:
+    """The mark of a mapping's values, where they name inputs."""
+    if typing.get_origin(annotation) is not dict:
+        return None
+    return next(
+        (item for item in getattr(typing.get_args(annotation)[1], "__metadata__", ()) if isinstance(item, Input)), None
+    )
+
+
 def input_refs(section: BaseModel, prefix: str = "") -> dict[str, tuple[str, Input]]:
     """Each field that names an input and is set: dotted path -> (reference as written, its marker)."""
     refs: dict[str, tuple[str, Input]] = {}
@@ -277,10 +308,13 @@ def input_refs(section: BaseModel, prefix: str = "") -> dict[str, tuple[str, Inp
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             refs.update(input_refs(value, f"{prefix}{name}."))
-        elif isinstance(value, list):
-            for number, item in enumerate(value):
+        elif isinstance(value, list | dict):
+            of_each = _marker_of_values(field.annotation)
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
                 if isinstance(item, BaseModel):
-                    refs.update(input_refs(item, f"{prefix}{name}.{number}."))
+                    refs.update(input_refs(item, f"{prefix}{name}.{key}."))
+                elif of_each is not None:
+                    refs[f"{prefix}{name}.{key}"] = (item, of_each)
         elif isinstance(value, str) and (marker := _input_marker(field)):
             refs[f"{prefix}{name}"] = (value, marker)
     return refs
@@ -306,14 +340,15 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def without(data: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """A copy of nested data without the given dotted paths; those it does not have are passed over."""
+    """A copy of nested data without the given dotted paths (`*`: each key); those it does not have are passed over."""
     copy: dict[str, Any] = json.loads(json.dumps(data))
     for path in paths:
         *parents, last = path.split(".")
-        node: Any = copy
+        nodes: list[Any] = [copy]
         for key in parents:
-            node = node.get(key) or {}
-        node.pop(last, None)
+            nodes = [found for node in nodes for found in (node.values() if key == "*" else [node.get(key) or {}])]
+        for node in nodes:
+            node.pop(last, None)
     return copy
 
 

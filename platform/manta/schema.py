@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from manta.sections.adapt import Adapt, Full
 from manta.sections.base import Model, NonNegative, Section
@@ -20,6 +20,7 @@ from manta.sections.outcome import (
     EvaluateResources,
     EvaluateSettings,
     Gate,
+    ServedName,
     ServeModel,
     ServeResources,
     ServeSettings,
@@ -202,12 +203,44 @@ class ServeRecipe(Recipe):
         "serve.cors_origins",
         "serve.access_log",
         "serve.otlp_endpoint",
+        "model.cpus_per_replica",
+        "model.gpus_per_replica",
+        "models.*.cpus_per_replica",
+        "models.*.gpus_per_replica",
     }
 
     kind: Literal["serve"]
-    model: ServeModel
+    model: ServeModel | None = Field(None, description="the one model, which clients call as the recipe is called")
+    models: dict[ServedName, ServeModel] = Field({}, description="several models: name that clients write -> the model")
     serve: ServeSettings = ServeSettings()
     resources: ServeResources = ServeResources()
+
+    @model_validator(mode="after")
+    def one_model_or_several(self) -> ServeRecipe:
+        if (self.model is None) == (not self.models):
+            raise ValueError("set exactly one of model (one model, named as the recipe) and models (name: model)")
+        return self
+
+    @model_validator(mode="after")
+    def every_name_once(self) -> ServeRecipe:
+        taken = set(self.sections)
+        for name, section in self.sections.items():
+            for adapter in section.adapters:
+                if adapter in taken:
+                    raise ValueError(
+                        f"the adapter {adapter!r} of {name!r} has the name of another model or adapter: rename one of them"
+                    )
+                taken.add(adapter)
+        return self
+
+    @property
+    def sections(self) -> dict[str, ServeModel]:
+        """The endpoint's models, by the name that clients write."""
+        return self.models if self.model is None else {self.name: self.model}
+
+    def role(self, name: str) -> str:
+        """Where the recipe says what the model of this name is, as the first part of its inputs' roles."""
+        return "model" if self.model is not None else f"models.{name}"
 
 
 class PipelineRecipe(Section):

@@ -77,7 +77,7 @@ class Batcher:
             outputs = await loop.run_in_executor(self._thread, compute, self._model, rows)
             lengths = [row.length for row in rows]
             self._observe(len(rows), sum(lengths), len(rows) * max(lengths))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
             for job, _ in part:
                 if not job.done.done():
                     job.done.set_exception(error)

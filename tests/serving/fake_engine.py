@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from serving.gateway import Gateway
-from serving.launch import Launch
+from serving.launch import Launch, Served
 
 KEY = "sk-test-0123456789abcdef"
 FINGERPRINT = "ab" * 32
@@ -20,13 +20,23 @@ CHAT = "/v1/chat/completions"
 USAGE = (7, 3)  # tokens of prompt and answer that it tells of every answer
 
 
-def launch(**changes: Any) -> Launch:
+def served(**changes: Any) -> Served:
     plain: dict[str, Any] = {
-        "name": "tiny", "model": "/m", "fingerprint": FINGERPRINT, "host": "127.0.0.1", "port": 8000, "keys_file": None,
-        "key_hashes": (), "max_model_len": None, "dtype": "bfloat16", "max_ongoing_requests": 2, "max_queued_requests": 1,
-        "requests_per_minute": None, "tokens_per_minute": None, "max_body_bytes": 1000, "max_prompt_tokens": None,
-        "request_seconds": 600.0, "cors_origins": (), "access_log": None, "otlp_endpoint": None, "kv_cache_gib": 1.0,
-        "cpus": 1, "gpus": 0, "seed": 0,
+        "name": "tiny", "model": "/m", "fingerprint": FINGERPRINT, "runner": "vllm", "tasks": (), "adapters": (),
+        "max_model_len": None, "longest": 256, "dtype": "bfloat16", "kv_cache_gib": 1.0, "cpus": 1, "gpus": 0,
+        "min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 2, "max_prompt_tokens": None, "otlp_endpoint": None,
+        "seed": 0,
+    }  # fmt: skip
+    return Served(**{**plain, **changes})
+
+
+def launch(**changes: Any) -> Launch:
+    """With `served` of several models, or with changes of the only one's."""
+    of_the_model = {key: changes.pop(key) for key in ("max_ongoing_requests", "adapters") if key in changes}
+    plain: dict[str, Any] = {
+        "name": "tiny", "served": (served(**of_the_model),), "host": "127.0.0.1", "port": 8000, "keys_file": None, "key_hashes": (),
+        "max_queued_requests": 1, "requests_per_minute": None, "tokens_per_minute": None, "max_body_bytes": 1000,
+        "request_seconds": 600.0, "cors_origins": (), "access_log": None,
     }  # fmt: skip
     return Launch(**{**plain, **changes})
 
@@ -102,9 +112,6 @@ class FakeEngine:
         return await reply(send, 200, b'{"echo": ' + (body or b"null") + b"}")
 
     async def _tell(self, path: str, send: Any) -> None:
-        if path == "/v1/models":
-            listed = [{"id": "tiny"}, {"id": "other"}]
-            return await reply(send, 200, json.dumps({"object": "list", "data": listed}).encode())
         return await reply(send, 200, b"vllm:generation_tokens_total 1\n", b"text/plain; version=0.0.4")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import math
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import uvicorn
 
@@ -70,9 +70,6 @@ class Talker:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"]
         body = json.loads((await receive())["body"]) if scope["method"] == "POST" else None
-        if path == "/v1/models":
-            models = [{"id": name, "object": "model", "max_model_len": 256} for name in ("tiny", "other")]
-            return await _json(send, 200, {"object": "list", "data": models})
         if path == "/v1/tasks":
             if self.tasks is None:
                 return await _json(send, 404, {"error": {"message": "Unknown request URL"}})
@@ -136,23 +133,21 @@ async def _json(send: Any, status: int, data: Any, *headers: tuple[bytes, bytes]
 
 @contextlib.contextmanager
 def served(talker: Talker, launch: Launch) -> Iterator[str]:
-    """The gateway around `talker` on a free loopback port, in a thread. Yields its URL."""
+    """The gateway around `talker`, which is all of MODELS, on a free loopback port, in a thread. Yields its URL."""
+    [one] = launch.served
+    launch = dataclasses.replace(launch, served=tuple(dataclasses.replace(one, name=name) for name in MODELS))
     config = uvicorn.Config(
         Gateway(talker, talker, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    # The endpoint has one model yet; the page is made for several.
-    several = mock.patch.object(Launch, "models", property(lambda self: MODELS))
-    several.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server ended before it listened"
             time.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        several.stop()
         server.should_exit = True
         thread.join(20)
 

@@ -14,7 +14,7 @@ import pytest
 from manta.cli import main
 from manta.errors import InputError
 from serving import keys
-from tests.serving.fake_engine import CHAT, FakeEngine, bearer, hashed, is_openai_error, talk
+from tests.serving.fake_engine import CHAT, FakeEngine, bearer, hashed, is_openai_error, served, talk
 
 
 @pytest.fixture
@@ -256,7 +256,8 @@ class TestScope:
             asked = await client.post(CHAT, json={"model": "tiny"}, headers=good)
             return [model["id"] for model in listed.json()["data"]], asked.status_code
 
-        assert talk(FakeEngine(), story, keys_file=file) == (["tiny"], 200)
+        two = (served(), served(name="other"))
+        assert talk(FakeEngine(), story, keys_file=file, served=two) == (["tiny"], 200)
 
     def test_it_does_not_read_what_metrics_tell_of_others(self, file, scoped):
         answer = talk(FakeEngine(), lambda client: client.get("/metrics", headers=scoped), keys_file=file)

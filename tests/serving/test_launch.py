@@ -13,7 +13,7 @@ from manta import artifact
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError
 from manta.schema import ServeModel
-from serving import engine, keys, launch
+from serving import address, engine, keys, launch
 
 
 def make_model(folder: Path) -> Path:
@@ -54,7 +54,7 @@ def recipe(output: Path | str, source: str, evaluation: str | None = None, **ser
 def test_a_directory_is_served_as_it_is(tmp_path):
     folder = make_model(tmp_path / "m")
     made = launch.prepare(recipe(tmp_path, str(folder)))
-    assert made.model == str(folder)
+    assert made.served[0].model == str(folder)
     assert made.fingerprint == artifact.content_hash(artifact.Folder(folder))
     assert made.url == f"http://127.0.0.1:{made.port}"
 
@@ -62,7 +62,7 @@ def test_a_directory_is_served_as_it_is(tmp_path):
 def test_an_artifacts_model_folder_and_fingerprint_are_taken(tmp_path):
     manifest = make_artifact(tmp_path, "base", "pretrain")
     made = launch.prepare(recipe(tmp_path, "base"))
-    assert (made.model, made.fingerprint) == (str(tmp_path / "base" / "model"), manifest["fingerprint"])
+    assert (made.served[0].model, made.fingerprint) == (str(tmp_path / "base" / "model"), manifest["fingerprint"])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_writes_no_text_is_refused_before_anything_starts(tmp_path, config,
 def test_decoders_are_served(tmp_path, name):
     folder = make_model(tmp_path / "m")
     (folder / "config.json").write_text(json.dumps({"model_type": "x", "architectures": [name]}))
-    assert launch.prepare(recipe(tmp_path, str(folder))).model == str(folder)
+    assert launch.prepare(recipe(tmp_path, str(folder))).served[0].model == str(folder)
 
 
 def test_an_adapter_alone_is_refused_with_the_remedy(tmp_path):
@@ -165,12 +165,12 @@ class TestAddress:
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
     def test_an_open_host_needs_keys(self, host):
         with pytest.raises(InputError, match=r"serve\.keys_file"):
-            launch.require_safe_host(host, has_keys=False)
-        launch.require_safe_host(host, has_keys=True)
+            address.require_safe_host(host, has_keys=False)
+        address.require_safe_host(host, has_keys=True)
 
     @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
     def test_loopback_does_not(self, host):
-        launch.require_safe_host(host, has_keys=False)
+        address.require_safe_host(host, has_keys=False)
 
     def test_a_taken_port_is_named_with_the_remedy(self, tmp_path):
         folder = make_model(tmp_path / "m")
@@ -195,9 +195,11 @@ class TestAddress:
 
 def test_traces_go_where_the_recipe_says(tmp_path):
     model = str(make_model(tmp_path / "m"))
-    flags = engine.arguments(launch.prepare(recipe(tmp_path, model, otlp_endpoint="http://c:4317")), model)
+    [traced] = launch.prepare(recipe(tmp_path, model, otlp_endpoint="http://c:4317")).served
+    flags = engine.arguments(traced, model)
     assert flags[flags.index("--otlp-traces-endpoint") + 1] == "http://c:4317"
-    assert "--otlp-traces-endpoint" not in engine.arguments(launch.prepare(recipe(tmp_path, model)), model)
+    [plain] = launch.prepare(recipe(tmp_path, model)).served
+    assert "--otlp-traces-endpoint" not in engine.arguments(plain, model)
 
 
 class TestKeys:

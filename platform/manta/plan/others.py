@@ -34,10 +34,22 @@ def evaluate(recipe: EvaluateRecipe, figures: Figures, _: Given) -> None:
 
 
 def serve(recipe: ServeRecipe, figures: Figures, _: Given) -> None:
-    figures["replicas"] = recipe.serve.max_replicas
-    width = 4 if recipe.serve.dtype == "float32" else 2
-    extra = int(recipe.serve.kv_cache_gib * GIB)
-    _whole_model("model.source", recipe.model.source, recipe.output, figures, recipe.serve.max_replicas, width, extra)
+    settings, replicas, parameters, needed = recipe.serve, 0, 0, WORKER_BYTES + RAY_BYTES
+    for name, section in recipe.sections.items():
+        of_one: Figures = {"notes": figures["notes"]}
+        copies = section.max_replicas or settings.max_replicas
+        width = 4 if (section.dtype or settings.dtype) == "float32" else 2
+        extra = int((section.kv_cache_gib or settings.kv_cache_gib) * GIB)
+        _whole_model(f"{recipe.role(name)}.source", section.source, recipe.output, of_one, copies, width, extra)
+        replicas += copies
+        parameters += of_one.get("parameters", 0)
+        needed += of_one.get("memory_bytes", WORKER_BYTES + RAY_BYTES) - WORKER_BYTES - RAY_BYTES
+    figures["replicas"] = replicas
+    if parameters:
+        figures |= {"parameters": parameters, "memory_bytes": needed}
+        _refuse_too_large(
+            f"models = {', '.join(recipe.sections)} need", figures, "lower serve.max_replicas or serve.kv_cache_gib"
+        )
 
 
 def _whole_model(
@@ -52,13 +64,15 @@ def _whole_model(
     figures["parameters"] = formulas.num_parameters(config)
     each = figures["parameters"] * bytes_per_weight + extra
     figures["memory_bytes"] = copies * each + WORKER_BYTES + RAY_BYTES
+    remedy = "lower serve.max_replicas or serve.kv_cache_gib" if extra else "choose a smaller model or a larger machine"
+    _refuse_too_large(f"{role} = {ref!r} needs", figures, remedy)
+
+
+def _refuse_too_large(what: str, figures: Figures, remedy: str) -> None:
     there = artifact.hardware()["memory_bytes"]
     if figures["memory_bytes"] > there:
-        remedy = (
-            "lower serve.max_replicas or serve.kv_cache_gib" if extra else "choose a smaller model or a larger machine"
-        )
         raise InputError(
-            f"{role} = {ref!r} needs about {figures['memory_bytes'] / GIB:.1f} GiB, this machine has {there / GIB:.1f} GiB: {remedy}"
+            f"{what} about {figures['memory_bytes'] / GIB:.1f} GiB, this machine has {there / GIB:.1f} GiB: {remedy}"
         )
 
 

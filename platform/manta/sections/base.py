@@ -24,6 +24,7 @@ Examples = Annotated[str, Input(("prepare", "file"))]
 ExampleFile = Annotated[str, Input(("file",))]
 TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "directory"))]
 Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]
+Adapter = Annotated[str, Input(("finetune", "tune", "adapter"))]
 Evaluation = Annotated[str, Input(("evaluate",))]
 Sweep = Annotated[str, Input(("tune",))]
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from manta.sections.base import (
+    Adapter,
     Evaluation,
     Examples,
     Fraction,
@@ -94,12 +95,17 @@ class Gate(Section):
     )
 
 
+# What clients write as `model`.
+ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ServeDtype = Literal["bfloat16", "float32", "auto"]
+
+
 class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 picks a free port")
     keys_file: str | None = Field(None, description="file of `manta keys`, local or s3://...; none: loopback only")
     max_model_len: Positive | None = None
-    dtype: Literal["bfloat16", "float32", "auto"] = "bfloat16"
+    dtype: ServeDtype = "bfloat16"
     min_replicas: Positive = 1
     max_replicas: Positive = 1
     max_ongoing_requests: Positive = 64
@@ -134,6 +140,18 @@ class EvaluateModels(Section):
 
 
 class ServeModel(Section):
+    """One model of an endpoint. What is none here is as `serve` and `resources` say for all of them."""
+
     source: Model
     evaluation: Evaluation | None = Field(None, description="required for a compressed model: the proof it still works")
     parity: bool = Field(False, description="serve only what model.evaluation has proved parity of")
+    adapters: dict[ServedName, Adapter] = Field(
+        {}, description="LoRA adapters of this model: name that clients write -> artifact or PEFT directory"
+    )
+    min_replicas: Positive | None = None
+    max_replicas: Positive | None = None
+    max_model_len: Positive | None = None
+    dtype: ServeDtype | None = None
+    kv_cache_gib: PositiveFloat | None = None
+    cpus_per_replica: Positive | None = None
+    gpus_per_replica: NonNegative | None = None

@@ -1,0 +1,31 @@
+"""What an endpoint says of its models: the list of them, and what answered."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from serving.answers import Header
+from serving.launch import Launch
+
+FINGERPRINT_HEADER = b"x-manta-fingerprint"
+BASE_FINGERPRINT_HEADER = b"x-manta-base-fingerprint"  # of the model below, where an adapter answers
+
+
+def fingerprint_headers(fingerprint: str, adapter: str | None = None) -> list[Header]:
+    """What answered: a model, or an adapter on one."""
+    if adapter is None:
+        return [(FINGERPRINT_HEADER, fingerprint.encode())]
+    return [(FINGERPRINT_HEADER, adapter.encode()), (BASE_FINGERPRINT_HEADER, fingerprint.encode())]
+
+
+def listing(launch: Launch) -> list[dict[str, Any]]:
+    """The entries of /v1/models in the shape of OpenAI and vLLM: `parent` is what an adapter is of."""
+    plain = {"object": "model", "created": int(time.time()), "owned_by": "manta"}
+    found = []
+    for one in launch.served:
+        length = {} if one.longest is None else {"max_model_len": one.longest}
+        for name in one.names:
+            parent = None if name == one.name else one.name
+            found.append({"id": name, **plain, "root": name, "parent": parent, **length})
+    return found
