@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import MutableMapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +42,6 @@ class TaskApp:
             padded.labels(name).inc(filled)
 
         self.batcher = Batcher(model, observe)
-        self._made = int(time.time())
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -74,7 +72,7 @@ class TaskApp:
     async def answered(self, task: str, told: dict[str, Any]) -> tuple[Any, int, int]:
         """The answer to a request of a task, and its tokens: read and written. Raises Wrong."""
         module, model = TASKS[task], self.model
-        request = asked.read(told, module.item, module.Parameters)
+        request = asked.read(told, module.item, module.Parameters, getattr(module, "LOOSE", False))
         places = [f"inputs[{place}]" if request.several else "inputs" for place in range(len(request.items))]
 
         def encoded() -> list[list[Row]]:
@@ -128,21 +126,7 @@ class TaskApp:
     async def _tell(self, path: str, send: Send) -> None:
         if path == "/metrics":
             return await _send(send, 200, generate_latest(self.registry), b"text/plain; version=0.0.4; charset=utf-8")
-        if path == "/v1/models":
-            model = {"id": self.name, "object": "model", "created": self._made, "owned_by": "manta", "root": self.name, "max_model_len": self.model.limit}  # fmt: skip
-            return await _send(send, 200, {"object": "list", "data": [model]})
-        if path == "/v1/tasks":
-            return await _send(send, 200, {"object": "list", "data": self.listed()})
         return await _send(send, 404, _problem(Wrong(None, f"Unknown request URL: GET {path}.")))
-
-    def listed(self) -> list[dict[str, Any]]:
-        """What /v1/tasks says of this model."""
-        mask = self.model.tokenizer.mask_token
-        return [
-            {"id": task, "object": "task", "models": [self.name]}
-            | ({"mask_token": mask} if task == "fill-mask" else {})
-            for task in self.tasks
-        ]
 
 
 def _plain(answers: list[Any], several: bool) -> Any:

@@ -14,6 +14,7 @@ FIELDS = ("model", "inputs", "parameters")
 
 Truncation = bool | Literal["do_not_truncate", "longest_first", "only_first"]  # as Transformers' tokenizers have it
 
+Item = Callable[[str, Any], Any]
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -51,15 +52,20 @@ def body(raw: bytes) -> dict[str, Any]:
     return found
 
 
-def read(told: Mapping[str, Any], item: Callable[[str, Any], Any], parameters: type[BaseModel]) -> Request:
-    """A request in Hugging Face's shape: `inputs`, one or a list, and `parameters`. `item` checks one input: (where it
-    stands, what it is) -> what the task computes. Raises Wrong."""
+def read(told: Mapping[str, Any], item: Item, parameters: type[BaseModel], loose: bool = False) -> Request:
+    """A request in Hugging Face's shape: `inputs`, one or a list, and `parameters`, with `loose` also beside them. `item`
+    checks one input: (where it stands, what it is) -> what the task computes. Raises Wrong."""
+    beside = tuple(parameters.model_fields) if loose else ()
     for name in told:
-        if name not in FIELDS:
-            raise Wrong(name, f"Unknown field `{_short(name)}`{_meant(name, FIELDS)}: give `inputs` and `parameters`.")
+        if name not in (*FIELDS, *beside):
+            raise Wrong(
+                _short(name), f"Unknown field `{_short(name)}`{_meant(name, FIELDS)}: give `inputs` and `parameters`."
+            )
     if told.get("inputs") is None:
         raise Wrong("inputs", "`inputs` is missing.")
-    settings = section("parameters", parameters, told.get("parameters") or {})
+    named = {name: told[name] for name in beside if name in told}
+    inner = {} if told.get("parameters") is None else _object("parameters", told["parameters"])
+    settings = section("parameters", parameters, {**named, **inner})
     given = told["inputs"]
     if not isinstance(given, list):
         return Request([item("inputs", given)], False, settings)
@@ -75,8 +81,7 @@ def count(name: str, given: list[Any]) -> None:
 
 def section(name: str, kind: type[Kind], given: Any) -> Kind:
     """`given`, a JSON object, as a `kind`. Raises Wrong with the first thing that is wrong."""
-    if not isinstance(given, dict):
-        raise Wrong(name, f"`{name}` is not a JSON object.")
+    _object(name, given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -106,6 +111,12 @@ def text(name: str, given: Any) -> str:
 def cuts(truncation: Truncation | None) -> bool:
     """Whether what is too long is to be cut."""
     return truncation not in (None, False, "do_not_truncate")
+
+
+def _object(name: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise Wrong(name, f"`{name}` is not a JSON object.")
+    return given
 
 
 def _meant(name: str, known: tuple[str, ...]) -> str:

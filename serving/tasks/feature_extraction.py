@@ -9,6 +9,7 @@ from serving.tasks.asked import Strict, Truncation
 from serving.tasks.model import Model, Row
 
 COMPUTE = passes.vectors
+LOOSE = True  # parameters may stand beside `inputs`, where Hugging Face's client puts them
 
 
 class Parameters(Strict):

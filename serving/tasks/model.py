@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from serving.tasks.asked import Wrong
 
+ENDLESS = 10**9  # tokens
 UNBOUNDED = ("t5", "mt5", "umt5")  # relative positions: n_positions is what they were taught with, no limit
 BEHIND_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer", "mpnet", "data2vec-text")
 
@@ -50,6 +51,7 @@ class Model:
         self.device = device
         limits = [limit for limit in (max_model_len, positions(self.config), _of_tokenizer(self.tokenizer)) if limit]
         self.limit = min(limits, default=None)  # tokens of one row
+        self.tokenizer.model_max_length = self.limit or ENDLESS
         self.max_prompt_tokens = max_prompt_tokens
         self.labels = [name for _, name in sorted(self.network.config.id2label.items())]
 

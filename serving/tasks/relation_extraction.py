@@ -11,8 +11,8 @@ from manta.tasks import fields, relations
 from manta.tasks.labels import Labels, Unusable
 from serving.tasks import asked, passes
 from serving.tasks.asked import Strict, Wrong
-from serving.tasks.model import Model, Row
-from serving.tasks.text_classification import ENDLESS, ranked
+from serving.tasks.model import ENDLESS, Model, Row
+from serving.tasks.text_classification import ranked
 
 COMPUTE = passes.logits
 GIVEN = tuple(field for field in relations.FIELDS if field.name != "label")

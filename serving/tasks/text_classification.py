@@ -12,10 +12,9 @@ from manta.tasks import classification
 from manta.tasks.labels import Labels
 from serving.tasks import asked, passes
 from serving.tasks.asked import Strict, Truncation, Wrong
-from serving.tasks.model import Model, Row
+from serving.tasks.model import ENDLESS, Model, Row
 
 COMPUTE = passes.logits
-ENDLESS = 10**9
 
 Item = dict[str, str]  # text, perhaps text_pair
 

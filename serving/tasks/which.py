@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from manta import artifact as artifacts
 from manta.artifact import Resolved
 from manta.errors import InputError
+from manta.sections.outcome import ServeModel
 from manta.storage import Folder
 from manta.tasks.encoding import seq2seq
 from manta.tasks.encoding.markers import MARKERS
@@ -95,6 +97,27 @@ def _written(
             f"{named} that has learnt no task yet: `manta finetune` it for task.name=summarisation or translation, and serve that"
         )
     return WRITERS.get(str(config.get("model_type")), ("translation", "summarization"))
+
+
+def refuse_unread(role: str, name: str, section: ServeModel, tasks: tuple[str, ...], gpus: int) -> None:
+    """Raise InputError for settings of a model that are for those that write text."""
+    if section.adapters:
+        raise InputError(
+            f"{role}.adapters = {', '.join(section.adapters)}: {name} answers {', '.join(tasks)}, and only models that write text have "
+            "adapters: merge it (adapt.merge: true) and serve what comes of it"
+        )
+    if gpus > 1:
+        raise InputError(
+            f"{role}.gpus_per_replica = {gpus}: {name} answers {', '.join(tasks)} on one GPU: set it to 1, or more replicas"
+        )
+
+
+def mask_token(folder: Folder) -> str | None:
+    """What a directory's tokenizer calls a gap."""
+    if not folder.exists("tokenizer_config.json"):
+        return None
+    told = json.loads(folder.read_text("tokenizer_config.json")).get("mask_token")
+    return told["content"] if isinstance(told, dict) else told
 
 
 def _marks(folder: Folder) -> bool:

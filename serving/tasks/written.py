@@ -11,9 +11,8 @@ from manta.sections.tasks import TextToText
 from manta.tasks.encoding import seq2seq
 from serving.tasks import asked
 from serving.tasks.asked import Strict, Truncation, Wrong
-from serving.tasks.model import Model, Row
+from serving.tasks.model import ENDLESS, Model, Row
 
-ENDLESS = 10**9
 MAX_NEW_TOKENS, MAX_BEAMS = 1024, 16  # that a request may ask for
 NEW_TOKENS = 256  # of models of which nothing is known
 
