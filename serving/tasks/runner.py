@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from manta.storage import Folder
+from serving.answers import App
 from serving.launch import Served
 from serving.tasks.app import TaskApp
 from serving.tasks.model import Model
@@ -14,8 +15,9 @@ from serving.tasks.model import Model
 class Transformers:
     """A loaded model. `app` is the ASGI application of its tasks."""
 
-    def __init__(self, app: TaskApp, held: contextlib.ExitStack):
-        self.app = app
+    def __init__(self, tasks: TaskApp, held: contextlib.ExitStack):
+        self.app: App = tasks
+        self._tasks = tasks
         self._held = held
 
     @classmethod
@@ -36,12 +38,12 @@ class Transformers:
 
     async def generate_once(self) -> None:
         """Answer a small request of each task. Raises when that does not work."""
-        await self.app.probe()
+        await self._tasks.probe()
 
     def process_ids(self) -> list[int]:
         """None besides the one this is called in."""
         return []
 
     def stop(self) -> None:
-        self.app.batcher.stop()
+        self._tasks.batcher.stop()
         self._held.close()

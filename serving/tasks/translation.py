@@ -41,17 +41,23 @@ def answer(found: str, made: list[Row], outputs: list[Any], parameters: Paramete
 
 def task(parameters: Parameters, model: Model) -> TranslationTask:
     """What the model was tuned with; of a directory the languages that the request names, or that it knows itself. Raises Wrong."""
-    asked = {"src_lang": parameters.src_lang, "tgt_lang": parameters.tgt_lang}
+    given = {"src_lang": parameters.src_lang, "tgt_lang": parameters.tgt_lang}
     if model.taught:
         settings = TranslationTask(**model.taught)
-        for name, language in zip(asked, (settings.source_language, settings.target_language), strict=True):
-            if asked[name] not in (None, language):
-                raise Wrong(f"parameters.{name}", f"`parameters.{name}` = {asked[name]!r}: this model knows {language!r} alone.")  # fmt: skip
+        for name, known in zip(given, (settings.source_language, settings.target_language), strict=True):
+            if given[name] not in (None, known):
+                raise Wrong(
+                    f"parameters.{name}", f"`parameters.{name}` = {given[name]!r}: this model knows {known!r} alone."
+                )
         return settings
     if model.config.get("model_type") not in UNBOUNDED:
         return TranslationTask(name="translation", source_language="any", target_language="any", prefix="")
-    for name, language in asked.items():
+    for name, language in given.items():
         if not language:
-            raise Wrong(f"parameters.{name}", f"`parameters.{name}` is missing: name the language as T5 reads it, such as English.")  # fmt: skip
-    prefix = f"translate {parameters.src_lang} to {parameters.tgt_lang}: "
-    return TranslationTask(name="translation", source_language=str(parameters.src_lang), target_language=str(parameters.tgt_lang), prefix=prefix)  # fmt: skip
+            raise Wrong(
+                f"parameters.{name}",
+                f"`parameters.{name}` is missing: name the language as T5 reads it, such as English.",
+            )
+    source, target = str(parameters.src_lang), str(parameters.tgt_lang)
+    made = TranslationTask(name="translation", source_language=source, target_language=target)
+    return made.model_copy(update={"prefix": translation.prefix(made)})

@@ -51,7 +51,9 @@ def taught(model: Resolved) -> dict[str, Any] | None:
         if made["kind"] != "compress":
             task = made.get("task")
             return dict(task) if task else None
-        entry = manifest["inputs"]["trial.model.source" if swept else "model.source"]
+        entry = manifest["inputs"].get("trial.model.source" if swept else "model.source")
+        if entry is None:
+            return None
         kind, path = entry["kind"], entry["path"]
     return None
 
