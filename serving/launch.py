@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from manta.schema import ServeRecipe
 from manta.sections.outcome import ServeModel
 from manta.storage import Folder
 from serving import keys, origins
+from serving.adapters import find_adapter, require_fit
 from serving.address import require_safe_host, take_port
 from serving.proof import require_proof
 from serving.tasks import which
@@ -31,6 +32,7 @@ class Adapter:
     name: str
     folder: str  # path or URL of the PEFT directory
     fingerprint: str
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _served(
         fingerprint=model.fingerprint,
         runner="transformers" if tasks else "vllm",
         tasks=tasks,
-        adapters=(),
+        adapters=tuple(_adapters(role, section, inputs, folder, config)),
         max_model_len=length,
         longest=length or _longest(config),
         dtype=_own(section.dtype, settings.dtype),
@@ -196,6 +198,17 @@ def _served(
         taught=taught,
         mask_token=which.mask_token(Folder(folder)) if "fill-mask" in tasks else None,
     )
+
+
+def _adapters(
+    role: str, section: ServeModel, inputs: Mapping[str, Resolved], model: str, config: dict[str, Any]
+) -> Iterator[Adapter]:
+    """The adapters of one model, each of which must fit it. Raises InputError."""
+    for name in section.adapters:
+        given = inputs[f"{role}.adapters.{name}"]
+        folder = find_adapter(given)
+        rank = require_fit(given, Folder(folder), inputs[f"{role}.source"], Folder(model), config)
+        yield Adapter(name, folder, given.fingerprint, rank)
 
 
 def _own(of_model: T | None, of_all: T) -> T:
