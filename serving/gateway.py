@@ -17,38 +17,15 @@ from serving.inbox import Inbox, Kept, read_body
 from serving.keys import ANONYMOUS, Key, Ring, Unreadable
 from serving.launch import Launch
 from serving.limits import Limits, estimate, prompt_estimate
-from serving.listing import (
-    EMBEDDINGS_PATH,
-    TASK_PATHS,
-    TASKS_PATH,
-    TEXT_PATHS,
-    fingerprint_headers,
-    listing,
-    paths,
-    tasks,
-)
+from serving.listing import fingerprint_headers, listing, tasks
 from serving.meters import Meters
 from serving.page import files
 from serving.probe import Engine, Probe
+from serving.routes import COUNTED, PROBES, ROUTES, TASKS_PATH, paths
 
 log = logging.getLogger("serving")
 
 GRACE_SECONDS = 5.0  # an engine that was told that its client hung up may take this long to let go
-
-# What reaches the engine: path -> method. Everything else of the engine's own server stays closed.
-ROUTES = {
-    "/v1/models": "GET",
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-    EMBEDDINGS_PATH: "POST",
-    TASKS_PATH: "GET",
-    **dict.fromkeys(TASK_PATHS.values(), "POST"),
-    "/tokenize": "POST",
-    "/detokenize": "POST",
-    "/metrics": "GET",
-}
-COUNTED = frozenset({*TEXT_PATHS, EMBEDDINGS_PATH, *TASK_PATHS.values()})  # whose tokens limits count
-PROBES = ("/health", "/ready")
 
 
 class Gateway:

@@ -7,24 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.answers import Header
-from serving.launch import Launch, Served
-from serving.tasks import EMBEDDINGS, TASKS
+from serving.launch import Launch
+from serving.tasks import TASKS
 
 FINGERPRINT_HEADER = b"x-manta-fingerprint"
 BASE_FINGERPRINT_HEADER = b"x-manta-base-fingerprint"  # of the model below, where an adapter answers
-
-
-EMBEDDINGS_PATH = "/v1/embeddings"
-TASKS_PATH = "/v1/tasks"
-TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
-TASK_PATHS = {name: f"{TASKS_PATH}/{name}" for name in TASKS}
-
-
-def paths(served: Served) -> tuple[str, ...]:
-    """What a model answers of what not all models do."""
-    if not served.tasks:
-        return (*TEXT_PATHS, "/tokenize", "/detokenize")
-    return (*(TASK_PATHS[task] for task in served.tasks), *([EMBEDDINGS_PATH] if EMBEDDINGS in served.tasks else []))
 
 
 def tasks(launch: Launch, may_ask: Callable[[str], bool]) -> list[dict[str, Any]]:

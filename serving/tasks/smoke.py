@@ -6,7 +6,7 @@ from typing import Any
 
 from manta.errors import StageFailed
 from serving.launch import Served
-from serving.listing import TASK_PATHS
+from serving.routes import TASK_PATHS
 
 # What is asked where serve.smoke holds nothing that suits the task.
 USUAL: dict[str, Any] = {
