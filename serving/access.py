@@ -83,3 +83,10 @@ def open_file(folder: str | Path, name: str) -> Path:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     return path
+
+
+def rays_logs() -> str:
+    """Where Serve keeps the logs of this node's replicas: Ray's dashboard shows them, and what collects Ray's logs finds them."""
+    from ray.serve._private.logging_utils import get_serve_logs_dir
+
+    return str(get_serve_logs_dir())

@@ -29,6 +29,14 @@ class Problem(NamedTuple):
     retry_after: int | None = None
 
 
+class Refused(Exception):
+    """An app's way to have the gateway answer with a problem, before it has sent anything."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(problem.code)
+        self.problem = problem
+
+
 def invalid(status: int, code: str, message: str) -> Problem:
     """A request that is wrong in itself."""
     return Problem(status, "invalid_request_error", code, message)

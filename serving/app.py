@@ -1,51 +1,47 @@
-"""The Ray Serve application: one deployment whose replicas hold an engine and serve its HTTP themselves."""
+"""The Ray Serve application: one replica that holds the port itself, or Fronts that do and replicas behind them."""
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import os
 from typing import Any
 
+from manta import cluster
 from manta import recipe as recipes
 from manta.errors import InputError
 from manta.schema import ServeRecipe
 from serving import launch as launches
-from serving.address import require_safe_host
-from serving.launch import Launch
+from serving import scale
+from serving.launch import Launch, Served
 
-DEPLOYMENT = "Endpoint"
-DRAIN_SECONDS = 15.0  # answers that are on their way may take this long when a replica stops
-SPARE_REQUESTS = 64  # Serve admits this many beyond the gateway's limit: it is the gateway that answers "busy"
+ENDPOINT, FRONT, REPLICAS = "Endpoint", "Front", "Replica-"  # names of deployments; a model's follows the last
+DRAIN_SECONDS = 15.0  # answers that are on their way may take this long when the endpoint stops
+SPARE_REQUESTS = 64  # Serve would admit this many beyond the gateway's limit: it is the gateway that answers "busy"
+SURGE_PERCENT = 100  # of the replicas may be new ones that start beside them while a model is replaced
 
 
 class Endpoint:
-    """One replica. With `listen` it opens the endpoint's port itself, without it Serve's proxies bring requests."""
+    """The only replica of an endpoint's only model, with the gateway around it: it opens the endpoint's port itself."""
 
-    async def __init__(self, launch: Launch, listen: bool) -> None:  # type: ignore[misc] # Serve awaits it
+    async def __init__(self, launch: Launch) -> None:  # type: ignore[misc] # Serve awaits it
         from serving import access
         from serving.gateway import Gateway
         from serving.runners import RUNNERS
-        from serving.server import listen as open_port
+        from serving.server import listen
 
         [served] = launch.served
-        access.open_file(launch.access_log or _rays_logs(), f"access-{launch.name}-{os.getpid()}")
+        access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
         self._engine = await RUNNERS[served.runner](served)
         self._gateway = Gateway(self._engine.app, self._engine, launch)
         if not await self._gateway.ready():
             raise RuntimeError("the engine started, but cannot generate a token: see the log of this replica")
-        self._server: Any = None
-        self._serving: asyncio.Task[None] | None = None
-        if listen:
-            self._server, self._serving = await open_port(self._gateway, launch.host, launch.port, DRAIN_SECONDS)
-
-    def __serve_build_asgi_app__(self) -> Any:
-        return self._gateway
+        self._server, self._serving, _ = await listen(self._gateway, launch.host, launch.port, DRAIN_SECONDS)
 
     async def check_health(self) -> None:
         """Serve asks every second; raising makes it replace this replica."""
         if not await self._engine.alive():
             raise RuntimeError("the engine is dead")
-        if self._serving is not None and self._serving.done():
+        if self._serving.done():
             raise RuntimeError("the HTTP server has ended")
 
     async def process_ids(self) -> list[int]:
@@ -53,76 +49,102 @@ class Endpoint:
         return [os.getpid(), *self._engine.process_ids()]
 
     async def __del__(self) -> None:
-        if getattr(self, "_serving", None) is not None:
+        if hasattr(self, "_serving"):
             self._server.should_exit = True
-            await self._serving  # type: ignore[misc]
+            await self._serving
         if hasattr(self, "_engine"):
             self._engine.stop()
 
 
-def _rays_logs() -> str:
-    """Where Serve keeps the logs of this node's replicas: Ray's dashboard shows them, and what collects Ray's logs finds them."""
-    from ray.serve._private.logging_utils import get_serve_logs_dir
+def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = True) -> Any:
+    """The bound Serve application of a launch.
 
-    return str(get_serve_logs_dir())
+    `direct`: its only replica opens the port itself. Else `fronts` Fronts do, one on each node, and have the replicas
+    answer. `local`: all of it runs on one machine.
+    """
+    from ray import serve
+    from ray.serve.config import RequestRouterConfig
+
+    from serving import cores
+    from serving.front import Front
+    from serving.replica import Replica
+    from serving.routing import ROUTERS
+
+    if direct:
+        [served] = launch.served
+        return _deployment(Endpoint, ENDPOINT, served, launch, DRAIN_SECONDS, num_replicas=1).bind(launch)
+    begin = cores.first_cores(launch.served)
+    router = RequestRouterConfig(request_router_class=ROUTERS[launch.routing])
+    replicas = {}
+    for one in launch.served:
+        number = scale.options(one.min_replicas, one.max_replicas, launch.scale)
+        made = _deployment(
+            Replica,
+            f"{REPLICAS}{one.name}",
+            one,
+            launch,
+            launch.request_seconds,
+            request_router_config=router,
+            max_surge_percent=SURGE_PERCENT,
+            **number,
+        )
+        replicas[one.name] = made.bind(one, None if one.gpus else begin[one.name], local, launch.request_seconds)
+    front = serve.deployment(
+        Front,
+        name=FRONT,
+        num_replicas=fronts,
+        max_replicas_per_node=1,
+        ray_actor_options={"num_cpus": 0},
+        **_manners(DRAIN_SECONDS),
+    )
+    return front.bind(launch, replicas, DRAIN_SECONDS)
 
 
-def application(launch: Launch, listen: bool) -> Any:
-    """The bound Serve application of a launch. `listen`: its only replica opens the port itself."""
+def _deployment(body: type, name: str, served: Served, launch: Launch, drain_seconds: float, **options: Any) -> Any:
+    """The deployment of what runs a model."""
     from ray import serve
 
     from serving.engine import environment
 
-    if len(launch.served) > 1:
-        raise InputError(
-            f"models = {', '.join(launch.models)}: an endpoint of several models is not served yet: name one"
-        )
-    [served] = launch.served
-    options: dict[str, Any] = {"num_replicas": 1}
-    if served.max_replicas > 1:
-        target = max(1.0, 0.8 * served.max_ongoing_requests)
-        options = {
-            "autoscaling_config": {
-                "min_replicas": served.min_replicas,
-                "max_replicas": served.max_replicas,
-                "target_ongoing_requests": target,
-            }
-        }
-    deployment = serve.deployment(
-        serve.ingress()(Endpoint),
-        name=DEPLOYMENT,
+    return serve.deployment(
+        body,
+        name=name,
         ray_actor_options={
             "num_cpus": served.cpus,
             "num_gpus": served.gpus,
             "runtime_env": {"env_vars": environment(served.cpus, served.gpus)},
         },
         max_ongoing_requests=served.max_ongoing_requests + launch.max_queued_requests + SPARE_REQUESTS,
-        health_check_period_s=1.0,
-        health_check_timeout_s=10.0,
-        graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=DRAIN_SECONDS + 5,
         max_constructor_retry_count=1,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        **_manners(drain_seconds),
         **options,
     )
-    return deployment.bind(launch, listen)
+
+
+def _manners(drain_seconds: float) -> dict[str, Any]:
+    """What all deployments have in common: they are looked at every second, and may finish what they have begun."""
+    return {
+        "health_check_period_s": 1.0,
+        "health_check_timeout_s": 10.0,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "graceful_shutdown_timeout_s": drain_seconds + 5,
+        "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
+    }
 
 
 def build(args: dict[str, str]) -> Any:
-    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`. Serve's proxies listen.
+    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`.
 
-    The YAML's `http_options` decide host and port there. Raises InputError where they are open and the recipe has no keys.
+    A Front on each node opens the recipe's port; Serve's own proxies are not needed (`proxy_location: Disabled`).
     """
-    from serving.deploy import controller
-
     unknown = set(args) - {"recipe"}
     if "recipe" not in args or unknown:
         raise InputError(f"args = {args!r}: give exactly `recipe: PATH`")
     recipe = recipes.load(args["recipe"], kind="serve")
     assert isinstance(recipe, ServeRecipe)
-    # The proxies hold the port already: it is not this builder's to take.
+    # The port may be that of an earlier version of the same endpoint: it is Serve that has it taken over.
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
     launch = launches.prepare(free)
-    if (serving := controller()) is not None:
-        require_safe_host(serving.http_config.host, launch.has_keys)
-    return application(launch, listen=False)
+    launch = dataclasses.replace(launch, port=recipe.serve.port or launch.port)
+    nodes = cluster.count_nodes()
+    return application(launch, direct=False, fronts=nodes, local=nodes == 1)

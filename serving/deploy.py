@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
@@ -21,7 +20,6 @@ from manta.progress import Progress
 from manta.schema import ServeRecipe
 from serving import keys
 from serving import launch as launches
-from serving.address import require_safe_host
 from serving.launch import Launch
 
 START_SECONDS = 900.0  # a large model from slow storage; a failed constructor is reported at once
@@ -62,16 +60,13 @@ def endpoint(
             f"name = {recipe.name!r}: the cluster serves an application of this name already: choose another"
         )
     progress.note(f"starting {recipe.name} on {launch.url}")
-    # One replica on this machine opens the port itself: no proxy, no copy of each token between processes.
-    listen = [one.max_replicas for one in launch.served] == [1] and cluster.is_local()
     processes: dict[int, int] = {}
     try:
-        url = _deploy(launch, listen)
-        handle = _wait_running(recipe.name, url)
-        if listen:
+        handle = _wait_running(launch, _deploy(launch))
+        if cluster.is_local():
             found = handle.process_ids.remote().result(timeout_s=30)
             processes.update({pid: birth for pid in found if (birth := born(pid)) is not None})
-        yield Running(url, launch, time.monotonic() - started, processes, key)
+        yield Running(launch.url, launch, time.monotonic() - started, processes, key)
     finally:
         _end(recipe.name, processes)
 
@@ -88,7 +83,7 @@ def _check_fits(launch: Launch) -> None:
 
     have = {"cpus": cluster.total_cpus(), "gpus": int(ray.cluster_resources().get("GPU", 0))}
     for key, total in have.items():
-        needs = [(one.name, one.min_replicas, getattr(one, key)) for one in launch.served]
+        needs = [(one.name, max(1, one.min_replicas), getattr(one, key)) for one in launch.served]
         needed = sum(replicas * each for _, replicas, each in needs)
         if needed > total:
             listed = " + ".join(f"{replicas} x {each} ({name})" for name, replicas, each in needs)
@@ -98,26 +93,21 @@ def _check_fits(launch: Launch) -> None:
             )
 
 
-def _deploy(launch: Launch, listen: bool) -> str:
-    """Hand the application to Serve. Returns the endpoint's URL."""
+def _deploy(launch: Launch) -> str:
+    """Hand the application to Serve. Returns the name of the deployment that clients meet."""
     from ray import serve
 
-    from serving.app import application
+    from serving.app import ENDPOINT, FRONT, application
 
-    quiet = {"log_level": "WARNING", "enable_access_log": False}
-    if listen:
-        serve.start(proxy_location="Disabled", logging_config=quiet)
-    else:
-        http = {"host": launch.host, "port": launch.port, "request_timeout_s": None}
-        serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
-        # Where Serve ran before, its proxies stay where they are.
-        found = controller().http_config
-        require_safe_host(found.host, launch.has_keys)
-        launch = dataclasses.replace(launch, host=found.host, port=found.port)
-    prefix = None if listen else "/"
-    target = serve.RunTarget(application(launch, listen), name=launch.name, route_prefix=prefix)
+    # What opens the port is ours: Serve's proxies would copy each token once more, at ten times the cost.
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    local = cluster.is_local()
+    # A single replica on this machine opens the port itself, and nothing is copied between processes.
+    direct = local and [(one.min_replicas, one.max_replicas) for one in launch.served] == [(1, 1)]
+    made = application(launch, direct, 1 if local else cluster.count_nodes(), local)
+    target = serve.RunTarget(made, name=launch.name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-    return launch.url
+    return ENDPOINT if direct else FRONT
 
 
 def controller() -> Any:
@@ -134,10 +124,11 @@ def _applications() -> dict[str, Any]:
     return {} if controller() is None else dict(serve.status().applications)
 
 
-def _wait_running(name: str, url: str) -> Any:
-    """Wait until Serve says RUNNING and the endpoint says ready. Returns the application's handle."""
+def _wait_running(launch: Launch, deployment: str) -> Any:
+    """Wait until Serve says RUNNING and the endpoint says ready. Returns a handle of the deployment."""
     from ray import serve
 
+    name = launch.name
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         known = _applications().get(name)
@@ -145,8 +136,8 @@ def _wait_running(name: str, url: str) -> Any:
         if known is not None and status in ("DEPLOY_FAILED", "UNHEALTHY"):
             reasons = [known.message, *(item.message for item in known.deployments.values())]
             raise StageFailed(f"the endpoint {name} did not start: {_reason(reasons)}")
-        if status == "RUNNING" and is_ready(url):
-            return serve.get_deployment_handle("Endpoint", name)
+        if status == "RUNNING" and is_ready(launch.url):
+            return serve.get_deployment_handle(deployment, name)
         time.sleep(0.2)
     raise StageFailed(
         f"the endpoint {name} is not ready after {START_SECONDS:.0f} s (Serve says {status}): see Ray's logs"

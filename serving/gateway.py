@@ -165,7 +165,7 @@ class Gateway:
         asked.streamed = bool(wanted.get("stream"))
         self.working[served.name] += 1
         try:
-            return await self._forward(_for_engine(scope, asked.id, model), inbox, answer)
+            return await self._forward(_for_engine(scope, asked.id, model, reserved), inbox, answer)
         except asyncio.CancelledError:  # so Serve's proxies tell that the client left
             inbox.left = True
             raise
@@ -181,6 +181,9 @@ class Gateway:
         try:
             async with asyncio.timeout(limit + GRACE_SECONDS):
                 await self.app(scope, inbox, answer.relay)
+        except answers.Refused as refused:
+            if not (inbox.hung_up or inbox.left):
+                return refused.problem
         except Exception:
             if not (inbox.hung_up or inbox.left):
                 raise
@@ -271,15 +274,15 @@ class Gateway:
             access.write(asked)
 
 
-def _for_engine(scope: MutableMapping[str, Any], request_id: str, model: str) -> MutableMapping[str, Any]:
+def _for_engine(scope: MutableMapping[str, Any], request_id: str, model: str, tokens: int) -> MutableMapping[str, Any]:
     """The request as the engine gets it: under our id, so that its traces have the same, and without the key.
 
-    Its ASGI state names the model that is asked, so that nobody need read the body again.
+    Its ASGI state says which model is asked, for about how many tokens, so that nobody need read the body again.
     """
     drop = (b"x-request-id", b"authorization")
     fields = [item for item in scope["headers"] if item[0] not in drop]
     scope["headers"] = [*fields, (b"x-request-id", request_id.encode())]
-    scope.setdefault("state", {})["model"] = model
+    scope.setdefault("state", {}).update(model=model, tokens=tokens)
     return scope
 
 

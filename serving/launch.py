@@ -20,6 +20,7 @@ from serving import keys, origins
 from serving.adapters import find_adapter, require_fit
 from serving.address import require_safe_host, take_port
 from serving.proof import require_proof
+from serving.scale import Scale
 from serving.tasks import which
 
 T = TypeVar("T")
@@ -87,6 +88,9 @@ class Launch:
     request_seconds: float
     cors_origins: tuple[str, ...]
     access_log: str | None  # folder
+    routing: str  # a key of serving.routing.ROUTERS
+    hold_seconds: float  # a request waits so long for a replica where there is none
+    scale: Scale
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -153,6 +157,15 @@ def prepare(
         request_seconds=settings.request_seconds,
         cors_origins=tuple(settings.cors_origins),
         access_log=settings.access_log,
+        routing=settings.routing,
+        hold_seconds=settings.hold_seconds,
+        scale=Scale(
+            target_requests=_own(settings.scale.target_requests, 0.8 * settings.max_ongoing_requests),
+            target_tokens=settings.scale.target_tokens,
+            target_ttft_ms=settings.scale.target_ttft_ms,
+            up_seconds=settings.scale.up_seconds,
+            down_seconds=settings.scale.down_seconds,
+        ),
     )
 
 

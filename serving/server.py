@@ -90,9 +90,13 @@ def _most_connections() -> int:
     return MAX_CONNECTIONS if allowed == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, allowed // 2)
 
 
-async def listen(app: Any, host: str, port: int, drain_seconds: float) -> tuple[uvicorn.Server, asyncio.Task[None]]:
-    """Serve an ASGI application on a port, in this event loop. The task ends when `should_exit` of the server is set
-    and its answers are out, after `drain_seconds` at most."""
+async def listen(
+    app: Any, host: str, port: int, drain_seconds: float
+) -> tuple[uvicorn.Server, asyncio.Task[None], int]:
+    """Serve an ASGI application on a port (0: a free one), in this event loop. Returns the port as well.
+
+    The task ends when `should_exit` of the server is set and its answers are out, after `drain_seconds` at most.
+    """
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -108,7 +112,8 @@ async def listen(app: Any, host: str, port: int, drain_seconds: float) -> tuple[
     server = uvicorn.Server(config)
     # Signals are the business of Ray, which owns this process.
     server.capture_signals = contextlib.nullcontext  # type: ignore
-    return server, asyncio.create_task(server.serve(sockets=[listener]))
+    listener.listen(config.backlog)  # who asks before uvicorn has begun waits for it
+    return server, asyncio.create_task(server.serve(sockets=[listener])), listener.getsockname()[1]
 
 
 async def _bind(host: str, port: int) -> socket.socket:

@@ -161,6 +161,13 @@ def total_cpus() -> int:
     return max(1, found - SPARE_CPUS) if is_local() else found
 
 
+def count_nodes() -> int:
+    """Machines of the connected Ray that are there now."""
+    import ray
+
+    return sum(1 for node in ray.nodes() if node["Alive"])
+
+
 def is_local() -> bool:
     """Whether the connected Ray is one that Manta started on this machine; true in its workers as well."""
     import ray

@@ -13,6 +13,7 @@ import httpx
 
 from serving.gateway import Gateway
 from serving.launch import Launch, Served
+from serving.scale import Scale
 
 KEY = "sk-test-0123456789abcdef"
 FINGERPRINT = "ab" * 32
@@ -37,6 +38,7 @@ def launch(**changes: Any) -> Launch:
         "name": "tiny", "served": (served(**of_the_model),), "host": "127.0.0.1", "port": 8000, "keys_file": None, "key_hashes": (),
         "max_queued_requests": 1, "requests_per_minute": None, "tokens_per_minute": None, "max_body_bytes": 1000,
         "request_seconds": 600.0, "cors_origins": (), "access_log": None,
+        "routing": "least-busy", "hold_seconds": 5.0, "scale": Scale(2.0, None, None, 1.0, 1.0),
     }  # fmt: skip
     return Launch(**{**plain, **changes})
 
@@ -47,6 +49,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.headers: dict[bytes, bytes] = {}  # of the last request
+        self.state: dict[str, Any] = {}  # of the last request
         self.is_alive = True
         self.generates = True
         self.probes = 0
@@ -64,6 +67,7 @@ class FakeEngine:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen.append(scope["path"])
         self.headers = dict(scope["headers"])
+        self.state = scope.get("state", {})
         if scope["method"] == "GET":
             return await self._tell(scope["path"], send)
         body = (await receive()).get("body", b"")

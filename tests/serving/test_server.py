@@ -25,7 +25,7 @@ def serve(free_port) -> Callable[..., Any]:
         async def play() -> Any:
             engine = FakeEngine()
             gateway = Gateway(engine, engine, launch(**changes))
-            running, task = await server.listen(gateway, "127.0.0.1", free_port, drain_seconds=1)
+            running, task, _ = await server.listen(gateway, "127.0.0.1", free_port, drain_seconds=1)
             while not running.started:
                 await asyncio.sleep(0.01)
             try:

@@ -100,14 +100,40 @@ ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ServeDtype = Literal["bfloat16", "float32", "auto"]
 
 
+class Scale(Section):
+    """What one replica shall have to do; where max_replicas exceeds min_replicas their number follows."""
+
+    target_requests: PositiveFloat | None = Field(
+        None, description="requests at work and waiting; none: 0.8 of max_ongoing_requests"
+    )
+    target_tokens: PositiveFloat | None = Field(
+        None, description="tokens not done yet: of prompts, and of answers where max_tokens is said"
+    )
+    target_ttft_ms: PositiveFloat | None = Field(
+        None, description="mean time of streams to their first token: beyond it one more replica"
+    )
+    up_seconds: PositiveFloat = Field(10.0, description="more has to be wanted for so long before a replica starts")
+    down_seconds: PositiveFloat = Field(120.0, description="less, before one that has nothing to do ends")
+
+
 class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 picks a free port")
     keys_file: str | None = Field(None, description="file of `manta keys`, local or s3://...; none: loopback only")
     max_model_len: Positive | None = None
     dtype: ServeDtype = "bfloat16"
-    min_replicas: Positive = 1
+    min_replicas: NonNegative = Field(
+        1, description="0: none while nobody asks; the next request waits for one to start"
+    )
     max_replicas: Positive = 1
+    scale: Scale = Scale()
+    routing: Literal["least-busy", "prefix"] = Field(
+        "least-busy",
+        description="which replica answers; prefix: the one that has seen the prompt's beginning, if it can",
+    )
+    hold_seconds: PositiveFloat = Field(
+        120.0, description="behind a Front: so long a request waits for a replica where there is none; beyond it 503"
+    )
     max_ongoing_requests: Positive = 64
     max_queued_requests: NonNegative = Field(128, description="beyond it: 503 with Retry-After")
     requests_per_minute: Positive | None = Field(None, description="per key; beyond it: 429 with Retry-After")
@@ -150,7 +176,7 @@ class ServeModel(Section):
     adapters: dict[ServedName, Adapter] = Field(
         {}, description="LoRA adapters of this model: name that clients write -> artifact or PEFT directory"
     )
-    min_replicas: Positive | None = None
+    min_replicas: NonNegative | None = None
     max_replicas: Positive | None = None
     max_model_len: Positive | None = None
     dtype: ServeDtype | None = None

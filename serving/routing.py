@@ -1,0 +1,83 @@
+"""Which replica takes a request: policies for Ray Serve's router, which knows the replicas and waits where there is none.
+
+A Front asks `handle.choose_replica(Wish(...), _reserve=False)`: Serve's way for those who carry a request themselves. It
+costs no call to the replica, so the policies go by what this Front has on its way to each, as load balancers do.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+FAIR_SHARE = 1.25  # a replica has at most this much of the mean load before another takes what would be its own
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the Front knows when it asks for a replica; replicas are named by Serve's unique ids."""
+
+    busy: Mapping[str, int]  # requests that it has on their way to each
+    lost: Mapping[str, float]  # those that failed it -> until when (time.monotonic) they are not to be tried
+    prefix: bytes = b""  # how the prompt begins
+
+
+def _wish(pending_request: PendingRequest | None) -> Wish | None:
+    """The wish of a request; None for calls that Serve itself carries, which any replica may take."""
+    if pending_request is None:
+        return None
+    pending_request.routing_context.should_backoff = True  # where no replica will do, look again a little later
+    asked = pending_request.args[0] if pending_request.args else None
+    return asked if isinstance(asked, Wish) else None
+
+
+def _good(replicas: list[RunningReplica], wish: Wish) -> list[RunningReplica]:
+    moment = time.monotonic()
+    return [one for one in replicas if wish.lost.get(one.replica_id.unique_id, 0.0) <= moment]
+
+
+class LeastBusy(RequestRouter):
+    """The replica with the fewest requests; any of those that have equally few."""
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        wish = _wish(pending_request)
+        if wish is None:
+            return [candidate_replicas]
+        good = _good(candidate_replicas, wish)
+        random.shuffle(good)
+        return [[min(good, key=lambda one: wish.busy.get(one.replica_id.unique_id, 0))]] if good else []
+
+
+class PrefixAffinity(ConsistentHashRouter):
+    """Prompts that begin alike go to the replica whose cache holds that beginning: consistent hashing with bounded
+    loads (arXiv 1608.01350). One that has over FAIR_SHARE of the mean load hands them on to the next of the ring.
+    """
+
+    def initialize_state(self, **kwargs: Any) -> None:
+        super().initialize_state(num_fallback_replicas=1_000_000, **kwargs)  # the ring's order of all replicas
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        wish = _wish(pending_request)
+        if wish is None:
+            return [candidate_replicas]
+        good = {one.replica_id.unique_id: one for one in _good(candidate_replicas, wish)}
+        if not good:
+            return []
+        most = FAIR_SHARE * (1 + sum(wish.busy.get(name, 0) for name in good)) / len(good)
+        ranked = [one.unique_id for one in self._lookup_ranked_replicas(wish.prefix.decode("latin-1"))]
+        light = [name for name in ranked if name in good and wish.busy.get(name, 0) + 1 <= max(1.0, most)]
+        chosen = light[0] if light else min(good, key=lambda name: wish.busy.get(name, 0))
+        return [[good[chosen]]]
+
+
+# What `serve.routing` may say.
+ROUTERS = {"least-busy": "serving.routing.LeastBusy", "prefix": "serving.routing.PrefixAffinity"}

@@ -1,0 +1,140 @@
+"""Replicas without an engine: the same private port and the same faults, in this process or as Serve's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+from serving import routing, server
+from serving.inbox import read_body
+from serving.private import Private
+from serving.replica import Replica
+from serving.runners import RUNNERS
+from tests.serving.fake_engine import FakeEngine, begin, chunk, event, finish, reply
+
+
+class FakeRunner(FakeEngine):
+    """Tells who it is. "slow" streams `tokens` pieces, one each `seconds`; "die" kills the process, "engine dies" the engine
+    alone, after `tokens` pieces; a FakeEngine in everything else."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__()
+        self.name = name or str(os.getpid())
+        self.app = self
+
+    def process_ids(self) -> list[int]:
+        return []
+
+    def stop(self) -> None:
+        self.is_alive = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "GET":
+            return await self._tell(scope["path"], send)
+        body = await read_body(receive, {}, 10_000_000)
+        assert isinstance(body, bytes)
+        asked = json.loads(body)
+        if asked.get("do") not in ("who", "slow", "die", "engine dies"):
+            return await super().__call__(scope, _first(body, receive), send)
+        self.seen.append(asked["do"])
+        if asked.get("stream"):
+            await begin(send)
+        for _ in range(asked.get("tokens", 0)):
+            await asyncio.sleep(asked.get("seconds", 0))
+            if not self.is_alive:
+                raise RuntimeError("the engine is dead")
+            if asked.get("stream"):
+                await event(send, chunk(self.name + " "))
+        if asked["do"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if asked["do"] == "engine dies":
+            self.is_alive = False
+            raise RuntimeError("the engine is dead")
+        finish(scope)
+        if not asked.get("stream"):
+            return await reply(send, 200, json.dumps({"who": self.name}).encode())
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
+        return await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _first(body: bytes, receive: Any) -> Any:
+    """A `receive` that gives a body which was taken from it once more."""
+    kept = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Any:
+        return kept.pop() if kept else await receive()
+
+    return again
+
+
+class FakeReplica(Replica):
+    """Serve's deployment with a runner that starts at once."""
+
+    async def __init__(self, *args: Any) -> None:  # type: ignore[misc]
+        async def start(_: Any) -> FakeRunner:
+            return FakeRunner()
+
+        RUNNERS["vllm"] = start
+        await super().__init__(*args)
+
+
+class Crew:
+    """Replicas in this process, and Serve's handle of them as far as a Team uses it."""
+
+    def __init__(self, router: type = routing.LeastBusy) -> None:
+        self.router = router.__new__(router)
+        self.runners: dict[str, FakeRunner] = {}
+        self.replicas: dict[str, Any] = {}
+        self.woken = 0
+        self.wake = SimpleNamespace(remote=self._wake)
+        self._servers: dict[str, Any] = {}
+
+    async def start(self, name: str) -> FakeRunner:
+        runner = self.runners[name] = FakeRunner(name)
+        private = Private(runner)
+        running, task, port = await server.listen(private, "127.0.0.1", 0, drain_seconds=1)
+        self._servers[name] = (running, task)
+        told = {"host": "127.0.0.1", "port": port, "token": private.token}
+        self.replicas[name] = SimpleNamespace(replica_id=SimpleNamespace(unique_id=name), replica_metadata=told)
+        return runner
+
+    async def kill(self, name: str, known: bool = False) -> None:
+        """Its port closes and its connections break. `known`: Serve has noticed."""
+        running, task = self._servers.pop(name)
+        for connection in list(running.server_state.connections):
+            connection.transport.abort()
+        running.should_exit = True
+        await task
+        if known:
+            del self.replicas[name]
+
+    async def end(self) -> None:
+        for name in list(self._servers):
+            await self.kill(name)
+
+    @contextlib.asynccontextmanager
+    async def choose_replica(self, *args: Any, _reserve: bool = True) -> AsyncIterator[Any]:
+        assert not _reserve, "a reserved slot would have to be given back"
+        pending = SimpleNamespace(args=list(args), routing_context=SimpleNamespace(should_backoff=False))
+        while not (ranks := await self.router.choose_replicas(list(self.replicas.values()), pending)):
+            assert pending.routing_context.should_backoff, "Serve's router would ask again without a pause"
+            await asyncio.sleep(0.005)
+        [[chosen]] = ranks
+        yield SimpleNamespace(replica_id=chosen.replica_id.unique_id, replica_metadata=chosen.replica_metadata)
+
+    def broadcast(self, method: str) -> Any:
+        assert method == "metrics"
+
+        async def answers() -> Any:
+            return [(name, f'# TYPE up gauge\nup 1\nhits{{of="{name}"}} 2\n') for name in self.replicas]
+
+        return answers()
+
+    async def _wake(self) -> None:
+        self.woken += 1
