@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from manta import recipe as recipes
 from manta import stage
 from serving import deploy, keys
+from tests.serving.chromium import chromium, find
 from tests.serving.fake_engine import bearer, is_openai_error
 from tests.serving.tasks import tiny
 
@@ -114,6 +116,25 @@ def test_bad_requests(endpoint: Running, path: str, body: Any, status: int, word
     answer = ask(endpoint, path, body)
     assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
     assert is_openai_error(answer)
+
+
+@pytest.mark.skipif(find() is None, reason="no Chromium on this machine: install `chromium`")
+def test_the_page_marks_what_was_found(endpoint: Running) -> None:
+    program = find()
+    assert program is not None
+    found = ask(endpoint, NER, {"inputs": TEXT}).json()
+    with tempfile.TemporaryDirectory(prefix="mc-", dir="/tmp") as folder, chromium(program, Path(folder)) as page:
+        page.open(endpoint.url)
+        page.run(f"sessionStorage.setItem('manta-key', '{endpoint.key}')")
+        page.open(endpoint.url)
+        page.wait("document.querySelector('#panel-token-classification:not([hidden])')")
+        page.run(f"document.querySelector('#token-classification-text').value = '{TEXT}'")
+        page.run("document.querySelector('#panel-token-classification form').requestSubmit()")
+        page.wait("document.querySelector('#panel-token-classification .figures')")
+        marks = page.run("[...document.querySelectorAll('mark')].map((mark) => mark.textContent)")
+        assert page.run("document.querySelectorAll('#tabs button').length") == 1, "there is nobody to chat with"
+    assert marks == [f"{TEXT[one['start'] : one['end']]}{one['entity_group']}" for one in found]
+    assert marks
 
 
 def test_what_the_endpoint_says_of_itself(endpoint: Running) -> None:
