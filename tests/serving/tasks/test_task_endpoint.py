@@ -156,12 +156,15 @@ def test_the_serve_stage_asks_a_question_of_the_task(ray_session: Any, output: s
     assert "first_token_ms" not in outcome.artifact.metrics
 
 
-def test_openais_client_is_given_vectors(ray_session: Any, tmp_path: Path, silent: Any) -> None:
+def test_several_models_answer_behind_one_door(ray_session: Any, tmp_path: Path, silent: Any) -> None:
+    """Replicas of their own behind a Front: whoever answers the task is asked, and what it used is counted."""
     import openai
 
-    model = tiny.bert(tmp_path / "model", "BertModel")
+    folders = {"vectors": tiny.bert(tmp_path / "v", "BertModel"), "gaps": tiny.bert(tmp_path / "g", "BertForMaskedLM")}
+    made = recipes.resolved(recipe(tmp_path, "both", folders["gaps"], tokens_per_minute=100_000))
+    made |= {"model": None, "models": {name: {"source": str(folder)} for name, folder in folders.items()}}
     with (
-        deploy.endpoint(recipe(tmp_path, "vectors", model), silent, own_key=True) as running,
+        deploy.endpoint(recipes.validate(made), silent, own_key=True) as running,
         openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0) as client,
     ):
         told = client.embeddings.create(model="vectors", input=tiny.TEXTS)
@@ -170,3 +173,16 @@ def test_openais_client_is_given_vectors(ray_session: Any, tmp_path: Path, silen
         assert told.data[1].embedding == pytest.approx(alone.data[0].embedding, abs=1e-5)
         with pytest.raises(openai.BadRequestError, match="dimensions"):
             client.embeddings.create(model="vectors", input="a", dimensions=7)
+        with httpx.Client(base_url=running.url, headers=bearer(str(running.key)), timeout=60) as plain:
+            filled = plain.post("/v1/tasks/fill-mask", json={"inputs": "a [MASK] film", "parameters": {"top_k": 2}})
+            assert [set(one) for one in filled.json()] == [{"score", "token", "token_str", "sequence"}] * 2
+            refused = plain.post("/v1/tasks/fill-mask", json={"inputs": "no gap"})
+            listed = plain.get("/v1/tasks").json()["data"]
+            metrics = plain.get("/metrics").text
+    assert filled.headers["x-manta-fingerprint"] == running.launch.served[1].fingerprint
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "inputs")
+    assert {one["id"]: one["models"] for one in listed} == {"fill-mask": ["gaps"], "feature-extraction": ["vectors"]}
+    samples = [sample for each in text_string_to_metric_families(metrics) for sample in each.samples]
+    used = {one.labels["model"]: one.value for one in samples if one.name == "manta_prompt_tokens_total"}
+    assert used["vectors"] == told.usage.prompt_tokens + alone.usage.prompt_tokens
+    assert used["gaps"] > 0
