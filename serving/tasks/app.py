@@ -18,9 +18,9 @@ from serving.tasks.batching import Batcher
 from serving.tasks.model import Model, Row
 
 PREFIX = "/v1/tasks/"
-T = TypeVar("T")
+ROWS = (1, 2, 4, 8, 16, 32)  # of a batch, to count them by
 
-ROWS = (1, 2, 4, 8, 16, 32)
+T = TypeVar("T")
 
 
 class TaskApp:
@@ -119,7 +119,8 @@ class TaskApp:
     async def _beside(self, work: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._texts, work, *given)
 
-    async def _answered(self, path: str, body: bytes, scope: MutableMapping[str, Any]) -> Any:
+    async def _answered(self, path: str, body: bytes, scope: MutableMapping[str, Any]) -> bytes:
+        """The answer's body. Raises Wrong."""
         task = path.removeprefix(PREFIX)
         if path == "/v1/embeddings" and EMBEDDINGS in self.tasks:
             answer, read, written = await self.embedded(asked.body(body))
@@ -130,7 +131,8 @@ class TaskApp:
             raise Wrong("model", f"The model `{self.name}` does not answer {path} but {', '.join(routes)}.")
         told = SimpleNamespace(prompt_tokens=read, completion_tokens=written)
         scope.setdefault("state", {})["request_metadata"] = SimpleNamespace(final_usage_info=told)  # as vLLM does
-        return answer
+        # A thousand vectors are tens of megabytes of digits: beside the event loop, too.
+        return (await self._beside(json.dumps, answer)).encode()
 
     async def _tell(self, path: str, send: Send) -> None:
         if path == "/metrics":
