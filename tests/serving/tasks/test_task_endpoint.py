@@ -49,6 +49,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory, manta_cli: Any) -> Iterat
     made.write_text(recipes.to_yaml(recipe(folder, "ner", model, keys_file=file, tokens_per_minute=100_000)))
     begun = manta_cli("serve", str(made), "--detach", timeout=300)
     assert begun.returncode == 0, begun.stderr
+    assert "/v1/tasks" in begun.stdout and "manta chat" not in begun.stdout
     state = json.loads((folder / "ner.server/server.json").read_text())
     yield Running(state["url"], key, model)
     ended = manta_cli("serve", "stop", str(made), timeout=120)
