@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-Rows = slice | torch.Tensor
-
 
 class GroupedLora(PunicaWrapperCPU):
     """Rows without an adapter (-1) are left alone. vLLM sees every batch as prefill, on CPUs."""
 
-    groups: Sequence[tuple[int, Rows]] = ()  # slot of an adapter, and the rows of the batch that ask for it
+    # Slot of an adapter, and the rows of the batch that ask for it: numbers, or a slice where it is all of them.
+    groups: Sequence[tuple[int, Any]] = ()
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         super().update_metadata(*args, **kwargs)
