@@ -205,7 +205,6 @@ def _served(
     if least > most:
         where = "serve" if section.min_replicas is None and section.max_replicas is None else role
         raise InputError(f"{where}.min_replicas = {least} exceeds {where}.max_replicas = {most}: raise the latter")
-    gpus = _own(section.gpus_per_replica, resources.gpus_per_replica)
     if tasks:
         which.refuse_unread(role, name, section, tasks, gpus)
     return Served(
