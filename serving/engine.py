@@ -6,6 +6,7 @@ import contextlib
 import gc
 import glob
 import importlib.util
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,11 @@ from typing import Any
 from unittest import mock
 
 from manta.storage import Folder
+from serving.adapters import room
 from serving.launch import Served, system_fingerprint
+from serving.signature import signed
+
+GPU_SLOTS = 8  # adapters in one batch on GPUs, where each slot takes memory; the others wait their turn
 
 
 def environment(cpus: int, gpus: int) -> dict[str, str]:
@@ -37,8 +42,8 @@ def environment(cpus: int, gpus: int) -> dict[str, str]:
     }
 
 
-def arguments(served: Served, model: str) -> list[str]:
-    """vLLM's command line for a model directory, as `vllm serve` would take it."""
+def arguments(served: Served, model: str, adapters: Mapping[str, str] | None = None) -> list[str]:
+    """vLLM's command line for a model directory, as `vllm serve` would take it. `adapters`: name -> PEFT directory."""
     flags = ["--model", model, "--served-model-name", served.name, "--dtype", served.dtype, "--seed", str(served.seed)]
     flags += ["--load-format", "safetensors", "--max-num-seqs", str(served.max_ongoing_requests)]
     flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(served.fingerprint)]
@@ -52,7 +57,20 @@ def arguments(served: Served, model: str) -> list[str]:
         flags += ["--enforce-eager", "--kv-cache-memory-bytes", str(int(served.kv_cache_gib * 2**30))]
     elif served.gpus > 1:
         flags += ["--tensor-parallel-size", str(served.gpus)]
-    return flags
+    return flags + (_of_adapters(served, adapters) if adapters else [])
+
+
+def _of_adapters(served: Served, folders: Mapping[str, str]) -> list[str]:
+    """The part of the command line that is about LoRA.
+
+    On CPUs vLLM 0.32 adds the adapter in the last slot to rows that ask for none, when others of their batch ask for one
+    (it takes "none", -1, for an index). One slot more than there are adapters stays empty, and what is added is zero.
+    """
+    slots = min(len(folders), GPU_SLOTS) if served.gpus else len(folders) + 1
+    rank = room([adapter.rank for adapter in served.adapters])
+    flags = ["--enable-lora", "--max-loras", str(slots), "--max-cpu-loras", str(max(slots, len(folders)))]
+    flags += ["--max-lora-rank", str(rank), "--lora-modules"]
+    return flags + [json.dumps({"name": name, "path": path}) for name, path in folders.items()]
 
 
 def usage(state: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -96,9 +114,12 @@ class VLLM:
             if not served.gpus:
                 held.enter_context(_engine_from_fork_server())
             model = Folder(served.model)
-            # A remote model is copied; a local one is used where it lies.
+            # What is remote is copied; what is local is used where it lies.
             folder = str(held.enter_context(model.local()))
-            client, app = await _start(arguments(served, folder))
+            adapters = {one.name: str(held.enter_context(Folder(one.folder).local())) for one in served.adapters}
+            client, app = await _start(arguments(served, folder, adapters))
+            if adapters:
+                app = signed(app, [app.state.openai_serving_chat, app.state.openai_serving_completion], served)
             if served.max_prompt_tokens is not None:
                 limit_prompts(client, served.max_prompt_tokens)
             gc.collect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from manta.schema import ServeRecipe
 from manta.sections.outcome import ServeModel
 from manta.storage import Folder
 from serving import keys, origins
+from serving.adapters import find_adapter, require_fit
 from serving.address import require_safe_host, take_port
 from serving.proof import require_proof
 from serving.scale import Scale
@@ -35,6 +36,7 @@ class Adapter:
     name: str
     folder: str  # path or URL of the PEFT directory
     fingerprint: str
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _served(
         fingerprint=model.fingerprint,
         runner="vllm",
         tasks=(),
-        adapters=(),
+        adapters=tuple(_adapters(role, section, inputs, folder, config)),
         max_model_len=length,
         longest=length or _longest(config),
         dtype=_own(section.dtype, settings.dtype),
@@ -203,6 +205,17 @@ def _served(
         otlp_endpoint=settings.otlp_endpoint,
         seed=recipe.seed,
     )
+
+
+def _adapters(
+    role: str, section: ServeModel, inputs: Mapping[str, Resolved], model: str, config: dict[str, Any]
+) -> Iterator[Adapter]:
+    """The adapters of one model, each of which must fit it. Raises InputError."""
+    for name in section.adapters:
+        given = inputs[f"{role}.adapters.{name}"]
+        folder = find_adapter(given)
+        rank = require_fit(given, Folder(folder), inputs[f"{role}.source"], Folder(model), config)
+        yield Adapter(name, folder, given.fingerprint, rank)
 
 
 def _own(of_model: T | None, of_all: T) -> T:

@@ -165,6 +165,23 @@ def test_other_kinds(output: Path, raw: dict[str, Any]) -> None:
         assert figures["parameters"] == 6_819_072
 
 
+def test_an_endpoint_of_two_models_needs_the_memory_of_both(output: Path) -> None:
+    one = {"kind": "serve", "name": "endpoint", "model": {"source": "base"}}
+    two = {
+        "kind": "serve",
+        "name": "endpoint",
+        "models": {
+            "a": {"source": "base", "max_replicas": 2, "kv_cache_gib": 0.5},
+            "b": {"source": "base", "dtype": "float32"},
+        },
+    }
+    alone, both = planned(one, output), planned(two, output)
+    weights, cache = 6_819_072, 2**30
+    processes = alone["memory_bytes"] - 2 * weights - cache
+    assert both["memory_bytes"] == processes + 2 * (2 * weights + cache // 2) + (4 * weights + cache)
+    assert (both["replicas"], both["parameters"]) == (3, 2 * weights)
+
+
 def test_planning_loads_no_heavy_library(output: Path) -> None:
     code = (
         "import sys, json; from manta import plan, recipe; "

@@ -102,6 +102,14 @@ class Folder:
         filesystem, path = self._path(name)
         return str(filesystem.cat_file(path).decode())
 
+    def first_bytes(self, name: str, count: int) -> bytes:
+        """The first bytes of a file, or all of them where it has no more."""
+        if self.local_path is not None:
+            with (self.local_path / name).open("rb") as handle:
+                return handle.read(count)
+        filesystem, path = self._path(name)
+        return bytes(filesystem.cat_file(path, start=0, end=count))
+
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that readers see the old text or the new one, never half of it."""
         if self.local_path is None:

@@ -49,6 +49,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.headers: dict[bytes, bytes] = {}  # of the last request
+        self.state: dict[str, Any] = {}  # of the last request
         self.is_alive = True
         self.generates = True
         self.probes = 0
@@ -66,6 +67,7 @@ class FakeEngine:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.seen.append(scope["path"])
         self.headers = dict(scope["headers"])
+        self.state = scope.get("state", {})
         if scope["method"] == "GET":
             return await self._tell(scope["path"], send)
         body = (await receive()).get("body", b"")
