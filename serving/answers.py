@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 Message = MutableMapping[str, Any]
@@ -77,12 +77,17 @@ def unknown_model(model: str) -> Problem:
     return invalid(404, "model_not_found", f"The model `{shown}` does not exist or you do not have access to it.")
 
 
-def no_model(names: list[str]) -> Problem:
-    return invalid(
-        400,
-        "model_missing",
-        f"The request names no `model`: this endpoint has {', '.join(names) or 'none for this key'}.",
-    )
+def no_model(path: str, names: list[str]) -> Problem:
+    """A request that names no model, where not exactly one answers."""
+    if not names:
+        return invalid(
+            404, "model_not_found", f"No model of this endpoint answers {path}, or none that you have access to."
+        )
+    return invalid(400, "model_missing", f"The request names no `model`: {path} is answered by {', '.join(names)}.")
+
+
+def wrong_model(model: str, path: str, paths: Sequence[str]) -> Problem:
+    return invalid(400, "model_not_supported", f"The model `{model}` does not answer {path}, but {', '.join(paths)}.")
 
 
 def too_large(limit: int) -> Problem:

@@ -17,26 +17,15 @@ from serving.inbox import Inbox, Kept, read_body
 from serving.keys import ANONYMOUS, Key, Ring, Unreadable
 from serving.launch import Launch
 from serving.limits import Limits, estimate, prompt_estimate
-from serving.listing import fingerprint_headers, listing
+from serving.listing import fingerprint_headers, listing, tasks
 from serving.meters import Meters
 from serving.page import files
 from serving.probe import Engine, Probe
+from serving.routes import COUNTED, PROBES, ROUTES, TASKS_PATH, paths
 
 log = logging.getLogger("serving")
 
 GRACE_SECONDS = 5.0  # an engine that was told that its client hung up may take this long to let go
-
-# What reaches the engine: path -> method. Everything else of the engine's own server stays closed.
-ROUTES = {
-    "/v1/models": "GET",
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-    "/tokenize": "POST",
-    "/detokenize": "POST",
-    "/metrics": "GET",
-}
-GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
-PROBES = ("/health", "/ready")
 
 
 class Gateway:
@@ -152,20 +141,22 @@ class Gateway:
             return answers.NOT_JSON
         if not isinstance(wanted, dict):
             return answers.NOT_JSON
-        model = wanted.get("model") or self._only_model()
+        able = [one for one in self.launch.served if asked.path in paths(one)]
+        model = wanted.get("model") or (able[0].name if len(able) == 1 else None)
         if model is None:
-            return answers.no_model([name for name in self.launch.models if key.may_ask(name)])
+            return answers.no_model(asked.path, [name for one in able for name in one.names if key.may_ask(name)])
         if not isinstance(model, str):
             return answers.invalid(400, "invalid_model", "`model` is not a string.")
         served = self.launch.find(model)
         if served is None or not key.may_ask(model):
             return answers.unknown_model(model)
         asked.model = model
+        if served not in able:
+            return answers.wrong_model(model, asked.path, paths(served))
         if self._is_full(served.name):  # here, as others came while the body was on its way
             return answers.BUSY
         answer.headers[: len(self._fingerprint)] = self._fingerprints[model]
-        generating = asked.path in GENERATING
-        reserved = estimate(inbox.body, wanted) if generating else 0
+        reserved = estimate(inbox.body, wanted) if asked.path in COUNTED else 0
         problem = self.limits.reserve(key, reserved)
         answer.headers += self.limits.headers(key)
         if problem is not None:
@@ -227,6 +218,9 @@ class Gateway:
             listed = [one for one in self._listed if key.may_ask(one["id"])]
             await answer.json(200, {"object": "list", "data": listed})
             return None
+        if scope["path"] == TASKS_PATH:
+            await answer.json(200, {"object": "list", "data": tasks(self.launch, key.may_ask)})
+            return None
         kept = Kept()
         if scope["path"] == "/metrics":
             if key.models:
@@ -240,10 +234,6 @@ class Gateway:
             kept.body += self.meters.text()
         await answer.plain(200, kept.body, ((b"content-type", kept.type),))
         return None
-
-    def _only_model(self) -> str | None:
-        """Who answers a request that names no model; None where there are several to choose from."""
-        return self.launch.served[0].name if len(self.launch.served) == 1 else None
 
     def _is_full(self, name: str) -> bool:
         return self.working[name] >= self._at_once[name] + self.launch.max_queued_requests

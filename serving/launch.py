@@ -21,10 +21,7 @@ from serving.adapters import find_adapter, require_fit
 from serving.address import require_safe_host, take_port
 from serving.proof import require_proof
 from serving.scale import Scale
-
-# Classes of Transformers that end so judge a text or fill gaps; types that vLLM does not know.
-WRITE_NO_TEXT = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForPreTraining", "BertModel")  # fmt: skip
-NOT_IN_VLLM = ("lstm",)
+from serving.tasks import which
 
 T = TypeVar("T")
 
@@ -61,6 +58,8 @@ class Served:
     max_prompt_tokens: int | None
     otlp_endpoint: str | None
     seed: int
+    taught: dict[str, Any] | None = None  # the task section of the recipe that tuned it
+    mask_token: str | None = None  # what stands for a gap
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -177,6 +176,8 @@ def _served(
     role, settings, resources = recipe.role(name), recipe.serve, recipe.resources
     model = inputs[f"{role}.source"]
     folder, config = find_model(model)
+    taught = which.taught(model)
+    tasks = which.tasks_of(model, Folder(folder), config, taught)
     if proven:
         require_proof(model, inputs.get(f"{role}.evaluation"), section.parity)
     length = _own(section.max_model_len, settings.max_model_len)
@@ -185,25 +186,30 @@ def _served(
     if least > most:
         where = "serve" if section.min_replicas is None and section.max_replicas is None else role
         raise InputError(f"{where}.min_replicas = {least} exceeds {where}.max_replicas = {most}: raise the latter")
+    gpus = _own(section.gpus_per_replica, resources.gpus_per_replica)
+    if tasks:
+        which.refuse_unread(role, name, section, tasks, gpus)
     return Served(
         name=name,
         model=folder,
         fingerprint=model.fingerprint,
-        runner="vllm",
-        tasks=(),
+        runner="transformers" if tasks else "vllm",
+        tasks=tasks,
         adapters=tuple(_adapters(role, section, inputs, folder, config)),
         max_model_len=length,
         longest=length or _longest(config),
         dtype=_own(section.dtype, settings.dtype),
         kv_cache_gib=_own(section.kv_cache_gib, settings.kv_cache_gib),
         cpus=_own(section.cpus_per_replica, resources.cpus_per_replica),
-        gpus=_own(section.gpus_per_replica, resources.gpus_per_replica),
+        gpus=gpus,
         min_replicas=least,
         max_replicas=most,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_prompt_tokens=settings.max_prompt_tokens,
         otlp_endpoint=settings.otlp_endpoint,
         seed=recipe.seed,
+        taught=taught,
+        mask_token=which.mask_token(Folder(folder)) if "fill-mask" in tasks else None,
     )
 
 
@@ -243,7 +249,7 @@ def find_model(model: Resolved) -> tuple[str, dict[str, Any]]:
             "(`manta finetune` makes one from it) or a Hugging Face directory"
         )
     if model.kind == "directory":
-        return model.path, _config(model, Folder(model.path))
+        return model.path, json.loads(Folder(model.path).read_text("config.json"))
     folder = Folder(model.path) / "model"
     if not folder.exists("config.json"):
         adapter = (Folder(model.path) / "adapter").exists("adapter_config.json")
@@ -254,21 +260,7 @@ def find_model(model: Resolved) -> tuple[str, dict[str, Any]]:
             else "run the stage that makes it again"
         )
         raise InputError(f"{model.role} = {model.ref!r}: {folder.url} holds no model (config.json): {remedy}")
-    return folder.url, _config(model, folder)
-
-
-def _config(model: Resolved, folder: Folder) -> dict[str, Any]:
-    """Raises InputError for a model that vLLM would load for a minute and then refuse: one that continues no text."""
-    config: dict[str, Any] = json.loads(folder.read_text("config.json"))
-    made = [name for name in config.get("architectures") or () if name.endswith(WRITE_NO_TEXT)]
-    kind = config.get("model_type")
-    if config.get("is_encoder_decoder") or kind in NOT_IN_VLLM or made:
-        raise InputError(
-            f"{model.role} = {model.ref!r} is a {made[0] if made else kind} model, and the endpoint serves decoders that write text, such as "
-            "Llama or GPT-2: open this one with Transformers (its folder is a Hugging Face directory), or fine-tune a decoder for the same "
-            "examples"
-        )
-    return config
+    return folder.url, json.loads(folder.read_text("config.json"))
 
 
 def system_fingerprint(*fingerprints: str) -> str:

@@ -107,7 +107,10 @@ def prompt_estimate(body: bytes) -> int:
 
 def estimate(body: bytes, asked: Mapping[str, Any]) -> int:
     """About how many tokens a request can use: its prompt, and the longest answer that it asks for, where it says so."""
-    longest = next((asked[name] for name in ("max_completion_tokens", "max_tokens") if _counts(asked.get(name))), 0)
+    if isinstance(asked.get("parameters"), Mapping):  # a task's
+        asked = asked["parameters"]
+    names = ("max_completion_tokens", "max_tokens", "max_new_tokens")
+    longest = next((asked[name] for name in names if _counts(asked.get(name))), 0)
     answers = asked["n"] if _counts(asked.get("n")) else 1
     return prompt_estimate(body) + longest * answers
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from serving.answers import Header
 from serving.launch import Launch
+from serving.tasks import TASKS
 
 FINGERPRINT_HEADER = b"x-manta-fingerprint"
 BASE_FINGERPRINT_HEADER = b"x-manta-base-fingerprint"  # of the model below, where an adapter answers
+
+
+def tasks(launch: Launch, may_ask: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """The entries of /v1/tasks: of each task that a client may ask, its models and what stands for a gap to the first."""
+    found = []
+    for name in TASKS:
+        models = [one for one in launch.served if name in one.tasks and may_ask(one.name)]
+        if models:
+            mask = {"mask_token": models[0].mask_token} if models[0].mask_token is not None else {}
+            found.append({"id": name, "object": "task", "models": [one.name for one in models], **mask})
+    return found
 
 
 def fingerprint_headers(fingerprint: str, adapter: str | None = None) -> list[Header]:

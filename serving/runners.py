@@ -28,10 +28,18 @@ class Runner(Protocol):
 
 
 async def _vllm(served: Served) -> Runner:
+    """Decoders that write text."""
     from serving.engine import VLLM
 
     return await VLLM.start(served)
 
 
+async def _transformers(served: Served) -> Runner:
+    """Encoders, encoder-decoders and classifiers, which answer tasks."""
+    from serving.tasks.runner import Transformers
+
+    return await Transformers.start(served)
+
+
 # Served.runner -> what starts it, which may take long.
-RUNNERS: dict[str, Callable[[Served], Awaitable[Runner]]] = {"vllm": _vllm}
+RUNNERS: dict[str, Callable[[Served], Awaitable[Runner]]] = {"vllm": _vllm, "transformers": _transformers}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from manta.artifact import Draft, Resolved
@@ -14,6 +14,8 @@ from manta.progress import Progress
 from manta.schema import Recipe, ServeRecipe
 from serving import launch as launches
 from serving.deploy import Running, endpoint
+from serving.launch import Launch, Served
+from serving.tasks import smoke as tasks
 
 MAX_TOKENS = 48
 TRANSCRIPT = "transcript.json"
@@ -27,40 +29,53 @@ def check(recipe: Recipe, inputs: Mapping[str, Resolved]) -> None:
 
 
 def run(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, Any]:
-    """Ask each model each question of `serve.smoke` twice: whole, and as a stream. Writes transcript.json.
+    """Ask each model what of `serve.smoke` suits it: those that write text twice, whole and as a stream. Writes transcript.json.
 
     Answers are greedy, so that the transcript is the same each time; what depends on the moment is in the figures.
     Raises StageFailed when the endpoint does not start or answers wrongly.
     """
     assert isinstance(recipe, ServeRecipe)
-    questions = recipe.serve.smoke or [DEFAULT_QUESTION]
     with endpoint(recipe, progress, draft.inputs, own_key=True) as running:
-        progress.note(
-            f"ready after {running.ready_seconds:.1f} s: asking {len(questions)} question(s) at {running.url}/v1"
-        )
+        asked = list(_questions(running.launch, recipe.serve.smoke))
+        progress.note(f"ready after {running.ready_seconds:.1f} s: asking {len(asked)} question(s) at {running.url}/v1")
         transcript, first_token_ms, tokens, seconds = [], [], 0, 0.0
         with _client(running) as client:
-            models = running.launch.models
-            _expect_models(client, models)
-            asked = [(model, question) for model in models for question in questions]
-            for number, (model, question) in enumerate(asked, 1):
+            _expect_models(client, running.launch.models)
+            for number, (served, model, task, question) in enumerate(asked, 1):
                 started = time.monotonic()
-                entry = _ask(client, running.launch, model, question)
-                seconds += time.monotonic() - started
-                tokens += entry["completion_tokens"]
+                if task is None:
+                    entry = _ask(client, running.launch, model, question)
+                    seconds += time.monotonic() - started
+                    tokens += entry["completion_tokens"]
+                    first_token_ms.append(_stream(client, model, question))
+                else:
+                    entry = tasks.ask(client, served, task, question)
                 transcript.append(entry)
-                first_token_ms.append(_stream(client, model, question))
                 progress.update(number, len(asked), "questions")
     draft.folder.write_text(TRANSCRIPT, json.dumps(transcript, indent=2, ensure_ascii=False) + "\n")
-    return {
+    figures = {
         "answers": len(transcript),
         "question": transcript[0]["question"],
         "answer": transcript[0]["answer"],
         "ready_seconds": round(running.ready_seconds, 1),
+    }
+    if not first_token_ms:
+        return figures
+    return figures | {
         "first_token_ms": round(statistics.median(first_token_ms), 1),
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1),
     }
+
+
+def _questions(launch: Launch, given: list[str | dict[str, Any]]) -> Iterator[tuple[Served, str, str | None, Any]]:
+    """(model, the name to ask it by, its task or None for text, the question) of all there is to ask."""
+    for served in launch.served:
+        if served.tasks:
+            yield from ((served, served.name, task, one) for task, one in tasks.questions(served, given))
+            continue
+        texts = [one for one in given if isinstance(one, str)] or [DEFAULT_QUESTION]
+        yield from ((served, name, None, one) for name in served.names for one in texts)
 
 
 def _client(running: Running) -> Any:
@@ -75,7 +90,7 @@ def _expect_models(client: Any, names: tuple[str, ...]) -> None:
         raise StageFailed(f"the endpoint lists the models {listed}, not {list(names)}")
 
 
-def _ask(client: Any, launch: launches.Launch, model: str, question: str) -> dict[str, Any]:
+def _ask(client: Any, launch: Launch, model: str, question: str) -> dict[str, Any]:
     """One whole answer, with proof that it came from the model the recipe names."""
     raw = client.chat.completions.with_raw_response.create(
         model=model, messages=[{"role": "user", "content": question}], max_tokens=MAX_TOKENS, temperature=0.0, seed=0

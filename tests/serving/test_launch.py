@@ -32,7 +32,7 @@ def make_artifact(
     folder.mkdir(exist_ok=True)
     manifest = {
         "kind": kind, "name": name, "fingerprint": recipes.digest(name), "content": recipes.digest([name, 1]),
-        "inputs": inputs or {}, "metrics": metrics or {}, "recipe": {},
+        "inputs": inputs or {}, "metrics": metrics or {}, "recipe": {"kind": kind},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "COMPLETE").write_text("")
@@ -63,29 +63,6 @@ def test_an_artifacts_model_folder_and_fingerprint_are_taken(tmp_path):
     manifest = make_artifact(tmp_path, "base", "pretrain")
     made = launch.prepare(recipe(tmp_path, "base"))
     assert (made.served[0].model, made.fingerprint) == (str(tmp_path / "base" / "model"), manifest["fingerprint"])
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"model_type": "t5", "is_encoder_decoder": True}, "is a t5 model"),
-        ({"model_type": "bert", "architectures": ["BertForTokenClassification"]}, "is a BertForTokenClassification model"),
-        ({"model_type": "lstm", "architectures": ["LstmForCausalLM"]}, "is a lstm model"),
-    ],
-)  # fmt: skip
-def test_what_writes_no_text_is_refused_before_anything_starts(tmp_path, config, said):
-    make_artifact(tmp_path, "tuned", "finetune")
-    for folder, source in ((tmp_path / "tuned/model", "tuned"), (make_model(tmp_path / "m"), str(tmp_path / "m"))):
-        (folder / "config.json").write_text(json.dumps(config))
-        with pytest.raises(InputError, match=f"{said}.*decoders that write text.*fine-tune a decoder"):
-            launch.prepare(recipe(tmp_path, source))
-
-
-@pytest.mark.parametrize("name", ["LlamaForCausalLM", "GPT2LMHeadModel", "Qwen2VLForConditionalGeneration"])
-def test_decoders_are_served(tmp_path, name):
-    folder = make_model(tmp_path / "m")
-    (folder / "config.json").write_text(json.dumps({"model_type": "x", "architectures": [name]}))
-    assert launch.prepare(recipe(tmp_path, str(folder))).served[0].model == str(folder)
 
 
 def test_an_adapter_alone_is_refused_with_the_remedy(tmp_path):

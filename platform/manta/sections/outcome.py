@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -147,7 +147,9 @@ class ServeSettings(Section):
     access_log: str | None = Field(None, description="folder for the access logs; none: with Ray's logs on each node")
     otlp_endpoint: str | None = Field(None, description="where vLLM sends OpenTelemetry traces: http://host:4317")
     kv_cache_gib: PositiveFloat = Field(1.0, description="CPU engines: memory for the key-value cache")
-    smoke: list[str] = Field([], description="questions that `manta run` asks before it calls the endpoint complete")
+    smoke: list[str | dict[str, Any]] = Field(
+        [], description="what `manta run` asks before it calls the endpoint complete: texts, or the inputs of a task"
+    )
 
 
 class ServeResources(Section):
