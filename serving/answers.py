@@ -27,6 +27,7 @@ class Problem(NamedTuple):
     code: str
     message: str
     retry_after: int | None = None
+    allow: str | None = None  # the methods that a path takes
 
 
 class Refused(Exception):
@@ -64,7 +65,8 @@ FOREIGN_ORIGIN = invalid(
 
 
 def wrong_method(path: str, method: str, right: str) -> Problem:
-    return invalid(405, "method_not_allowed", f"{path} does not take {method}: use {right}.")
+    problem = invalid(405, "method_not_allowed", f"{path} does not take {method}: use {right}.")
+    return problem._replace(allow=right)
 
 
 def unknown_url(path: str, method: str) -> Problem:
@@ -195,6 +197,8 @@ class Answer:
         extra: tuple[Header, ...] = ()
         if problem.retry_after is not None:
             extra += ((b"retry-after", str(problem.retry_after).encode()),)
+        if problem.allow is not None:
+            extra += ((b"allow", problem.allow.encode()),)
         if problem.status == 401:
             extra += ((b"www-authenticate", b"Bearer"),)
         if problem.status in (408, 413):

@@ -17,6 +17,7 @@ from unittest import mock
 from manta.storage import Folder
 from serving.adapters import room
 from serving.launch import Served, system_fingerprint
+from serving.openapi import add_route
 from serving.signature import signed
 
 GPU_SLOTS = 8  # adapters in one batch on GPUs, where each slot takes memory; the others wait their turn
@@ -166,6 +167,7 @@ async def _start(flags: list[str]) -> tuple[Any, Any]:
         await init_app_state(client, app.state, args, tasks)
         for path in app.state.openai_serving_models.base_model_paths:
             path.model_path = path.name  # /v1/models would tell clients where on this machine the model lies
+        add_route(app)
     except BaseException:
         client.shutdown()
         raise

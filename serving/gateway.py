@@ -19,9 +19,10 @@ from serving.launch import Launch
 from serving.limits import Limits, estimate, prompt_estimate
 from serving.listing import fingerprint_headers, listing, tasks
 from serving.meters import Meters
+from serving.openapi import Page
 from serving.page import files
 from serving.probe import Engine, Probe
-from serving.routes import COUNTED, PROBES, ROUTES, TASKS_PATH, paths
+from serving.routes import COUNTED, OPENAPI_PATH, PROBES, ROUTES, TASKS_PATH, paths
 
 log = logging.getLogger("serving")
 
@@ -51,6 +52,7 @@ class Gateway:
         self._listed = listing(launch)
         self._probe = Probe(engine, clock)
         self._page = files()
+        self._openapi = Page(app, launch)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -220,6 +222,13 @@ class Gateway:
             return None
         if scope["path"] == TASKS_PATH:
             await answer.json(200, {"object": "list", "data": tasks(self.launch, key.may_ask)})
+            return None
+        if scope["path"] == OPENAPI_PATH:
+            try:
+                told = await self._openapi.body(scope, receive, tuple(filter(key.may_ask, self.launch.models)))
+            except answers.Refused as refused:
+                return refused.problem
+            await answer.plain(200, told, ((b"content-type", b"application/json"),))
             return None
         kept = Kept()
         if scope["path"] == "/metrics":

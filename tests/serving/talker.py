@@ -136,8 +136,15 @@ def served(talker: Talker, launch: Launch) -> Iterator[str]:
     """The gateway around `talker`, which is all of MODELS, on a free loopback port, in a thread. Yields its URL."""
     [one] = launch.served
     launch = dataclasses.replace(launch, served=tuple(dataclasses.replace(one, name=name) for name in MODELS))
+    with listening(talker, launch) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def listening(engine: Any, launch: Launch) -> Iterator[str]:
+    """The gateway around `engine` on a free loopback port, in a thread. Yields its URL."""
     config = uvicorn.Config(
-        Gateway(talker, talker, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+        Gateway(engine, engine, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
