@@ -19,6 +19,7 @@ CHECKS = (
     "unsupported_method",
     "ignored_auth",
 )
+PATIENCE = 240.0  # seconds; more than any bounds that a test sets
 RUN = "from schemathesis.cli import schemathesis; schemathesis()"
 
 
@@ -31,15 +32,15 @@ class Found(NamedTuple):
     told: str  # the run's own words
 
 
-def fuzz(url: str, key: str, seconds: int, folder: Path) -> Found:
-    """Ask for at most `seconds`. Raises RuntimeError where the run itself fails."""
+def fuzz(url: str, key: str, folder: Path, *bounds: str) -> Found:
+    """Ask within `bounds` (of time or number: options of schemathesis). Raises RuntimeError where the run itself fails."""
     report = folder / "fuzz.json"
     command = [sys.executable, "-c", RUN, "run", f"{url}/openapi.json", "--header", f"Authorization: Bearer {key}"]
-    command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-time", str(seconds)]
+    command += ["--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", *bounds]
     command += ["--workers", "4", "--request-timeout", "30", "--continue-on-failure", "--no-shrink", "--seed", "1"]
     command += ["--generation-database", "none", "--suppress-health-check", "all", "--no-color", "--warnings", "off"]
     command += ["--report-json-path", str(report)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=seconds + 60, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode not in (0, 1) or not report.exists():
         raise RuntimeError(f"schemathesis ended with {done.returncode}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
     told = json.loads(report.read_text())
