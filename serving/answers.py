@@ -57,6 +57,7 @@ NO_KEYS = Problem(
     503, "service_unavailable_error", "keys_unavailable", "The endpoint cannot read its keys: try again shortly.", 5
 )
 BROKEN = Problem(500, "server_error", "internal_error", "The endpoint failed to answer this request.")
+FATAL = Problem(500, "server_error", "request_failed", "The model failed at this request more than once: change it.")
 SLOW_BODY = invalid(408, "request_timeout", f"The request's body did not arrive within {BODY_SECONDS:.0f} seconds.")
 NOT_JSON = invalid(400, "invalid_json", "The request's body is not a JSON object.")
 FOREIGN_ORIGIN = invalid(
@@ -203,8 +204,8 @@ class Answer:
             extra += ((b"www-authenticate", b"Bearer"),)
         if problem.status in (408, 413):
             extra += ((b"connection", b"close"),)
-        if problem.status == 504:
-            extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again
+        if problem.status == 504 or problem == FATAL:
+            extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again, or do the same harm
         await self.json(problem.status, error, extra)
 
 

@@ -17,6 +17,8 @@ from serving.launch import Launch, Served
 ENDPOINT, FRONT, REPLICAS = "Endpoint", "Front", "Replica-"  # names of deployments; a model's follows the last
 DRAIN_SECONDS = 15.0  # answers that are on their way may take this long when the endpoint stops
 SPARE_REQUESTS = 64  # Serve would admit this many beyond the gateway's limit: it is the gateway that answers "busy"
+# Serve's router picks on the Front's own event loop: no hop between threads, and nothing comes between pick and count.
+FRONT_ENVIRONMENT = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
 SURGE_PERCENT = 100  # of the replicas may be new ones that start beside them while a model is replaced
 
 
@@ -24,11 +26,12 @@ class Endpoint:
     """The only replica of an endpoint's only model, with the gateway around it: it opens the endpoint's port itself."""
 
     async def __init__(self, launch: Launch) -> None:  # type: ignore[misc] # Serve awaits it
-        from serving import access
+        from serving import access, ports
         from serving.gateway import Gateway
         from serving.runners import RUNNERS
         from serving.server import listen
 
+        ports.keep_private()
         [served] = launch.served
         access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
         self._engine = await RUNNERS[served.runner](served)
@@ -94,10 +97,10 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
         name=FRONT,
         num_replicas=fronts,
         max_replicas_per_node=1,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": FRONT_ENVIRONMENT}},
         **_manners(DRAIN_SECONDS),
     )
-    return front.bind(launch, replicas, DRAIN_SECONDS)
+    return front.bind(launch, replicas, local, DRAIN_SECONDS)
 
 
 def _deployment(body: type, name: str, served: Served, launch: Launch, drain_seconds: float, **options: Any) -> Any:
@@ -132,15 +135,16 @@ def _manners(drain_seconds: float) -> dict[str, Any]:
     }
 
 
-def build(args: dict[str, str]) -> Any:
-    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`.
+def build(args: dict[str, Any]) -> Any:
+    """For `serve deploy`: `import_path: serving.app:build` with `args: {recipe: PATH}`, or the recipe itself for PATH.
 
     A Front on each node opens the recipe's port; Serve's own proxies are not needed (`proxy_location: Disabled`).
     """
     unknown = set(args) - {"recipe"}
     if "recipe" not in args or unknown:
         raise InputError(f"args = {args!r}: give exactly `recipe: PATH`")
-    recipe = recipes.load(args["recipe"], kind="serve")
+    given = args["recipe"]
+    recipe = recipes.load(given, kind="serve") if isinstance(given, str) else recipes.validate(given, "args", "serve")
     assert isinstance(recipe, ServeRecipe)
     # The port may be that of an earlier version of the same endpoint: it is Serve that has it taken over.
     free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping
 from types import SimpleNamespace
 from typing import Any
 
-from serving.answers import DOWN, STREAM, Header, Receive, Refused, Send
+from serving.answers import DOWN, FATAL, STREAM, Header, Receive, Refused, Send
 from serving.launch import Launch
-from serving.private import PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
+from serving.private import AT_WORK, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
 from serving.relay import Connection, Head, Lines, Lost, Place
 from serving.routes import OPENAPI_PATH
 from serving.scrape import merged
@@ -22,6 +22,7 @@ from serving.team import Handle, Team
 log = logging.getLogger("serving")
 
 ALIVE_SECONDS, PROBE_SECONDS = 1.0, 5.0  # how long it may take to find a replica for a health check, for a probe
+MOST_LOSSES = 2  # a request that so many replicas died of is not given to a third
 CARRIED = frozenset({b"content-type", b"accept", b"x-request-id", b"traceparent", b"tracestate"})
 
 
@@ -55,7 +56,8 @@ class Fleet:
     async def _ask(
         self, team: Team, scope: MutableMapping[str, Any], body: bytes, gone: asyncio.Task[None], send: Send
     ) -> None:
-        """Have a replica answer, and another one where that is lost before it began."""
+        """Have a replica answer, and another one where that is lost before it began; at most MOST_LOSSES that had it."""
+        losses = 0
         headers = [item for item in scope["headers"] if item[0] in CARRIED]
         headers.append((TOKENS, b"%d" % scope["state"].get("tokens", 0)))
         until = asyncio.get_running_loop().time() + self.launch.hold_seconds
@@ -74,10 +76,14 @@ class Fleet:
                 ):
                     await _carry(connection, head, scope["state"], send)
                 return
-            except Lost:
-                if not gone.done():
-                    log.warning("a replica of %s is lost; another one is asked", team.served.name)
-                    self._lose(team, replica, place)
+            except Lost as lost:
+                if gone.done():
+                    return
+                log.warning("a replica of %s is lost", team.served.name)
+                self._lose(team, replica, place)
+                losses += lost.at_work
+                if losses == MOST_LOSSES:
+                    raise Refused(FATAL) from lost
             finally:
                 team.busy[replica] -= 1
 
@@ -112,8 +118,9 @@ class Fleet:
                     if kept and not (gone is not None and gone.done()):  # the replica had closed it as idle, perhaps
                         continue
                     raise
-                if any(name == UNAVAILABLE for name, _ in head.headers):
-                    raise Lost
+                for name, value in head.headers:
+                    if name == UNAVAILABLE:
+                        raise Lost(at_work=value == AT_WORK)
                 yield connection, head
                 return
             finally:
@@ -136,7 +143,7 @@ class Fleet:
         return team.served.min_replicas == 0 or await team.choose(until) is not None
 
     async def generate_once(self) -> None:
-        """One real answer of each model that is never without a replica. Raises Lost where one gives none."""
+        """One real answer of each model that is never without a replica. Raises Lost where none of its replicas does."""
         await asyncio.gather(*(self._probe(team) for team in self.teams.values() if team.served.min_replicas))
 
     async def _probe(self, team: Team) -> None:
@@ -149,10 +156,11 @@ class Fleet:
                         pass
                 if head.status == 200:
                     return
-                raise Lost(f"the probe of {team.served.name} was answered with {head.status}")
+                log.warning("a replica of %s answered its probe with %d", team.served.name, head.status)
+                self._lose(team, replica, place)
             except Lost:
                 self._lose(team, replica, place)
-        raise Lost(f"no replica of {team.served.name} gives an answer")
+        raise Lost()
 
     async def _tell_routes(self, send: Send) -> None:
         """What an engine that writes text says of its routes; all of them say the same. Raises Refused."""

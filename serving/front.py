@@ -11,14 +11,17 @@ from serving.launch import Launch
 
 
 class Front:
-    """The Serve deployment that clients meet. `replicas`: name of a model -> Serve's handle of its replicas."""
+    """The Serve deployment that clients meet. `replicas`: name of a model -> Serve's handle of its replicas. `local`: all
+    is on one machine."""
 
-    async def __init__(self, launch: Launch, replicas: Mapping[str, Any], drain_seconds: float) -> None:  # type: ignore[misc] # Serve awaits it
-        from serving import access
+    async def __init__(self, launch: Launch, replicas: Mapping[str, Any], local: bool, drain_seconds: float) -> None:  # type: ignore[misc] # Serve awaits it
+        from serving import access, ports
         from serving.fleet import Fleet
         from serving.gateway import Gateway
         from serving.server import listen
 
+        if local:
+            ports.keep_private()
         access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
         self._fleet = Fleet(launch, replicas)
         self._gateway = Gateway(self._fleet, self._fleet, launch)

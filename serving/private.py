@@ -22,6 +22,7 @@ from serving.runners import Runner
 log = logging.getLogger("serving")
 
 TOKEN, TOKENS, UNAVAILABLE, USAGE = b"x-manta-token", b"x-manta-tokens", b"x-manta-unavailable", b"x-manta-usage"
+AT_WORK = b"at-work"
 USAGE_EVENT = b": usage "  # a comment to readers of event streams; the Front reads it and takes it out
 PROBE = "/-/probe"
 
@@ -44,7 +45,7 @@ class Private:
         if scope["path"] == PROBE:
             return await self._probe(send)
         if not await self.runner.alive():
-            return await _unavailable(send)
+            return await _unavailable(send, at_work=False)
         job = Job(self.load, int(headers.get(TOKENS, b"0")))
         outlet = Outlet(send, self.runner, job, scope.setdefault("state", {}))
         try:
@@ -68,12 +69,12 @@ class Private:
     async def _probe(self, send: Send) -> None:
         """Whether a real answer works."""
         if not await self.runner.alive():
-            return await _unavailable(send)
+            return await _unavailable(send, at_work=False)
         try:
             await self.runner.generate_once()
         except Exception:
             log.exception("the readiness probe failed")
-            return await (_plain(send, 500) if await self.runner.alive() else _unavailable(send))
+            return await (_plain(send, 500) if await self.runner.alive() else _unavailable(send, at_work=True))
         return await _plain(send, 200)
 
 
@@ -106,7 +107,7 @@ class Outlet:
             failed = self._start["status"] >= 500 or (self._streams and body.startswith(ERROR_EVENT))
             if failed and not await self._runner.alive():
                 self._ended = True
-                return await _unavailable(self._send)
+                return await _unavailable(self._send, at_work=True)
             self._begun = True
             told = () if self._streams or (used := usage(self._state)) is None else ((USAGE, b"%d %d" % used),)
             await self._send({**self._start, "headers": [*self._start.get("headers", ()), *told]})
@@ -123,7 +124,7 @@ class Outlet:
         if self._begun:
             raise ConnectionAbortedError("the answer broke off")
         self._ended = True
-        await (_plain(self._send, 500) if await self._runner.alive() else _unavailable(self._send))
+        await (_plain(self._send, 500) if await self._runner.alive() else _unavailable(self._send, at_work=True))
 
 
 def read_usage(told: bytes) -> tuple[int, int]:
@@ -132,8 +133,9 @@ def read_usage(told: bytes) -> tuple[int, int]:
     return int(prompt), int(answer)
 
 
-async def _unavailable(send: Send) -> None:
-    await _plain(send, 503, (UNAVAILABLE, b"1"))
+async def _unavailable(send: Send, at_work: bool) -> None:
+    """The engine is dead. `at_work`: it had the request by then, which may be why."""
+    await _plain(send, 503, (UNAVAILABLE, AT_WORK if at_work else b"idle"))
 
 
 async def _plain(send: Send, status: int, *headers: Header) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
@@ -21,7 +21,11 @@ HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"da
 
 
 class Lost(Exception):
-    """The replica is not there, or went away before its answer had ended."""
+    """The replica is not there, or went away before its answer had ended. `at_work`: it had the request by then."""
+
+    def __init__(self, at_work: bool = True):
+        super().__init__("the replica is gone")
+        self.at_work = at_work
 
 
 class Place(NamedTuple):
@@ -105,7 +109,7 @@ class Connection(asyncio.Protocol):
 
     async def _more(self) -> None:
         if self.closed:
-            raise Lost
+            raise Lost()
         self._waiter = self._loop.create_future()
         await self._waiter
 
@@ -116,8 +120,7 @@ class Connection(asyncio.Protocol):
     # --- asyncio's calls ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -183,7 +186,7 @@ class Lines:
             async with asyncio.timeout(CONNECT_SECONDS):
                 _, made = await asyncio.get_running_loop().create_connection(Connection, place.host, place.port)
         except OSError as error:  # TimeoutError is one
-            raise Lost from error
+            raise Lost(at_work=False) from error
         return made
 
     def give_back(self, place: Place, connection: Connection) -> None:

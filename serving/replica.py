@@ -15,12 +15,14 @@ class Replica:
         import ray
         from ray import serve
 
-        from serving import cores
+        from serving import cores, ports
         from serving.private import Private
         from serving.probe import Probe
         from serving.runners import RUNNERS
         from serving.server import listen
 
+        if local:
+            ports.keep_private()
         context = serve.get_replica_context()
         self._name = context.replica_id.unique_id
         if first_core is not None:

@@ -2,29 +2,22 @@
 
 A Front asks `handle.choose_replica(Wish(...), _reserve=False)`: Serve's way for those who carry a request themselves. It
 costs no call to the replica, so the policies go by what this Front has on its way to each, as load balancers do.
+
+Serve pickles this module by value: what others share with it lives elsewhere (wish.py).
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
+from serving.wish import Wish
+
 FAIR_SHARE = 1.25  # a replica has at most this much of the mean load before another takes what would be its own
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the Front knows when it asks for a replica; replicas are named by Serve's unique ids."""
-
-    busy: Mapping[str, int]  # requests that it has on their way to each
-    lost: Mapping[str, float]  # those that failed it -> until when (time.monotonic) they are not to be tried
-    prefix: bytes = b""  # how the prompt begins
 
 
 def _wish(pending_request: PendingRequest | None) -> Wish | None:

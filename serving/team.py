@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections import Counter
 from typing import Any, Protocol
 
 from serving.launch import Served
 from serving.relay import Place
+from serving.wish import Wish
 
 LOST_SECONDS = (
     10.0  # a replica that failed is not asked for so long; by then Serve has replaced it, or it is well again
 )
 WAKE_SECONDS = 0.2  # a model that may have no replica: after so long without one, Serve is asked to start one
+TELL_SECONDS = 5.0  # for what a replica tells of itself
 PREFIX_BYTES = 2048  # of a text that decide where it goes
+
+
+log = logging.getLogger("serving")
 
 
 class Handle(Protocol):
@@ -47,8 +53,6 @@ class Team:
     ) -> tuple[str, Place] | None:
         """A replica to ask: Serve's id of it, and where it listens. None where there is none `until` then (the loop's
         time), or when the client has `gone`."""
-        from serving.routing import Wish
-
         wish = Wish(self.busy, self.lost, prefix(body) if self.by_prefix else b"")
         loop = asyncio.get_running_loop()
         limit = min(until, loop.time() + WAKE_SECONDS) if self.served.min_replicas == 0 else until
@@ -75,13 +79,16 @@ class Team:
         return await self._all("process_ids")
 
     async def _all(self, method: str) -> list[Any]:
-        """What each replica answers to a call; of those that are there now."""
+        """What each replica answers to a call; of those that are there now, and do answer."""
         from ray.serve.exceptions import DeploymentUnavailableError
 
         try:
-            return list(await self.handle.broadcast(method))
+            told = await self.handle.broadcast(method).results_async(timeout_s=TELL_SECONDS, return_exceptions=True)
         except DeploymentUnavailableError:  # there is none now
             return []
+        for failed in (one for one in told if isinstance(one, Exception)):
+            log.warning("a replica of %s did not tell its %s: %s", self.served.name, method, failed)
+        return [one for one in told if not isinstance(one, Exception)]
 
     def _wake(self) -> None:
         """Have Serve see that somebody waits: from zero replicas it scales by the requests that it carries itself."""

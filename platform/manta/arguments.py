@@ -136,6 +136,9 @@ def _serve(known: Any) -> None:
         "--detach", action="store_true", help="return once the endpoint is ready; it goes on in the background"
     )
     serve.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the plan, start nothing")
+    serve.add_argument(
+        "--yaml", action="store_true", help="print it as a configuration for `serve deploy` on a cluster, start nothing"
+    )
     _json(serve)
     serve.set_defaults(call=commands.run_serve)
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from manta.errors import InputError, StageFailed
 from manta.progress import Progress
@@ -93,11 +94,14 @@ def _probe(address: str, remedy: str) -> None:
 
 def _start(cores: int, options: dict[str, Any]) -> None:
     import ray
+    from ray._private import ray_constants
 
     mine: dict[str, Any] = {"num_cpus": cores + SPARE_CPUS, "resources": {_LOCAL_MARK: 1}, "include_dashboard": False}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(address="local", **mine, **options)
+            # As on macOS and Windows: the node is 127.0.0.1, and Ray's own ports are open to this machine only.
+            with mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False):
+                ray.init(address="local", **mine, **options)
             return
         except Exception as error:  # Ray raises bare ones here: its 30 seconds are too few on a busy machine
             ray.shutdown()

@@ -58,6 +58,11 @@ def run_serve(args: argparse.Namespace) -> int:
     assert isinstance(loaded, schema.ServeRecipe)
     if args.dry_run:
         return _dry_run([loaded], args.json)
+    if args.yaml:
+        from serving.config import serve_yaml
+
+        print(serve_yaml(loaded), end="")
+        return EXIT_DONE
     if args.detach:
         print(run.detach(loaded, _progress(args)))
         return EXIT_DONE

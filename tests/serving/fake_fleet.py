@@ -27,6 +27,7 @@ class FakeRunner(FakeEngine):
         super().__init__()
         self.name = name or str(os.getpid())
         self.app = self
+        self.told: dict[str, Any] = {}
 
     def process_ids(self) -> list[int]:
         return []
@@ -58,7 +59,7 @@ class FakeRunner(FakeEngine):
             raise RuntimeError("the engine is dead")
         finish(scope)
         if not asked.get("stream"):
-            return await reply(send, 200, json.dumps({"who": self.name}).encode())
+            return await reply(send, 200, json.dumps({"who": self.name, **self.told}).encode())
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
         return await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -78,7 +79,9 @@ class FakeReplica(Replica):
 
     async def __init__(self, *args: Any) -> None:  # type: ignore[misc]
         async def start(_: Any) -> FakeRunner:
-            return FakeRunner()
+            runner = FakeRunner()
+            runner.told = {"cores": sorted(os.sched_getaffinity(0))}
+            return runner
 
         RUNNERS["vllm"] = start
         await super().__init__(*args)
@@ -131,10 +134,12 @@ class Crew:
     def broadcast(self, method: str) -> Any:
         assert method == "metrics"
 
-        async def answers() -> Any:
-            return [(name, f'# TYPE up gauge\nup 1\nhits{{of="{name}"}} 2\n') for name in self.replicas]
+        async def results_async(timeout_s: float, return_exceptions: bool) -> list[Any]:
+            assert timeout_s > 0 and return_exceptions
+            pages = [(name, f'# TYPE up gauge\nup 1\nhits{{of="{name}"}} 2\n') for name in self.replicas]
+            return [*pages, RuntimeError("a replica that has just died")]
 
-        return answers()
+        return SimpleNamespace(results_async=results_async)
 
     async def _wake(self) -> None:
         self.woken += 1

@@ -280,6 +280,16 @@ class TestLosing:
             answer.status_code == 200 and "a " not in answer.text and '"a"' not in answer.text for answer in answers
         )
 
+    def test_a_request_that_engines_die_of_is_not_given_to_all(self):
+        async def story(crew, client, fleet):
+            answer = await client.post(CHAT, json={"do": "engine dies"})
+            return answer, [one.seen for one in crew.runners.values()], (await who(client)).json()
+
+        answer, seen, after = play(story, names="abc")
+        assert answer.status_code == 500 and is_openai_error(answer)
+        assert answer.headers["x-should-retry"] == "false"
+        assert sum("engine dies" in one for one in seen) == 2 and after["who"] in "abc"
+
     def test_one_that_is_well_again_is_asked_again(self, monkeypatch):
         monkeypatch.setattr(team, "LOST_SECONDS", 0.05)
 

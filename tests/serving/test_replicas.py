@@ -1,0 +1,227 @@
+"""Replicas under Ray Serve, with runners that start at once: faults under load, ports and cores, their number and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import httpx
+import psutil
+import pytest
+
+from serving import deploy
+from serving.address import is_loopback, take_port
+from serving.launch import Launch
+from serving.scale import Scale
+from tests.serving.fake_engine import CHAT, launch, served
+from tests.serving.fake_fleet import FakeReplica
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@contextlib.contextmanager
+def running(name: str, least: int, most: int, **changes: Any) -> Iterator[tuple[Launch, Any]]:
+    """An endpoint whose replicas are FakeReplicas, and Serve's handle of its Front."""
+    one = served(min_replicas=least, max_replicas=most, max_ongoing_requests=100)
+    plan = launch(
+        name=name, served=(one,), port=take_port("127.0.0.1", 0), max_queued_requests=200, hold_seconds=60.0, **changes
+    )
+    deploy._quieten_serve()
+    with mock.patch("serving.replica.Replica", FakeReplica):
+        front = deploy._deploy(plan)
+    processes: dict[int, int] = {}
+    try:
+        handle = deploy._wait_running(plan, front)
+        processes.update({pid: deploy.born(pid) for pid in pids(handle)})
+        yield plan, handle
+    finally:
+        deploy._end(name, processes)
+
+
+def pids(front: Any) -> list[int]:
+    """The Front's process, and those of the replicas that are there now."""
+    return list(front.process_ids.remote().result(timeout_s=30))
+
+
+@contextlib.asynccontextmanager
+async def client(plan: Launch) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(base_url=plan.url, timeout=60, limits=limits) as made, asyncio.timeout(200):
+        yield made
+
+
+def ask(http: httpx.AsyncClient, **body: Any) -> Awaitable[httpx.Response]:
+    return http.post(CHAT, json={"do": "slow", **body})
+
+
+async def until(true: Callable[[], Awaitable[bool]], what: str) -> float:
+    """Wait for something; the seconds that it took."""
+    started = time.monotonic()
+    while not await true():
+        assert time.monotonic() < started + 60, what
+        await asyncio.sleep(0.05)
+    return time.monotonic() - started
+
+
+async def crew(http: httpx.AsyncClient, number: int = 8) -> set[str]:
+    """The replicas that answer."""
+    answers = await asyncio.gather(*(ask(http, tokens=1, seconds=0.02) for _ in range(number)))
+    return {answer.json()["who"] for answer in answers}
+
+
+@pytest.fixture(scope="module")
+def pair(ray_session: Any) -> Iterator[tuple[Launch, Any]]:
+    """Two replicas, always."""
+    with running("pair", 2, 2) as made:
+        yield made
+
+
+def test_nothing_listens_but_on_loopback(pair):
+    plan, front = pair
+    session = psutil.Process().children(recursive=True)
+    tree = [process for process in psutil.process_iter() if process.pid in pids(front) or process in session]
+    listening = {(process.name(), place) for process in tree for place in _listening(process)}
+    assert plan.port in {port for _, (_, port) in listening}
+    assert len(listening) > 4 and not [one for one in listening if not is_loopback(one[1][0].removeprefix("::ffff:"))]
+
+
+def _listening(process: psutil.Process) -> list[tuple[str, int]]:
+    with contextlib.suppress(psutil.Error):
+        return [one.laddr for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    return []
+
+
+def test_replicas_have_cores_of_their_own(pair):
+    async def story():
+        async with client(pair[0]) as http:
+            answers = [(await ask(http)).json() for _ in range(20)]
+        return {one["who"]: tuple(one["cores"]) for one in answers}
+
+    bound = asyncio.run(story())
+    assert len(bound) == 2
+    if len(os.sched_getaffinity(0)) >= 2:
+        first, second = bound.values()
+        assert len(first) == len(second) == 1 and first != second
+
+
+def test_a_killed_replica_under_load_fails_no_request_and_is_replaced(pair):
+    plan, front = pair
+    front_pid, victim, _ = pids(front)
+
+    async def story():
+        async with client(plan) as http:
+            begun = asyncio.Event()
+
+            async def one(number: int) -> httpx.Response:
+                if number == 100:
+                    os.kill(victim, signal.SIGKILL)
+                return await ask(http, tokens=2, seconds=0.01)
+
+            async def some(number: int) -> list[httpx.Response]:
+                return [await one(number + step) for step in range(0, 500, 16)]
+
+            answers = [
+                answer for group in await asyncio.gather(*(some(number) for number in range(16))) for answer in group
+            ]
+            assert not begun.is_set()
+
+            async def two() -> bool:
+                return len(await crew(http)) == 2
+
+            return answers, await until(two, "Serve did not replace the replica")
+
+    answers, _ = asyncio.run(story())
+    assert len(answers) >= 500 and Counter(answer.status_code for answer in answers) == {200: len(answers)}
+    assert front_pid == pids(front)[0] and victim not in pids(front)
+
+
+def test_streams_of_a_killed_replica_end_and_say_so(pair):
+    plan, front = pair
+    victim = pids(front)[1]
+
+    async def story():
+        async with client(plan) as http:
+            body = {"stream": True, "tokens": 60, "seconds": 0.02}
+            streams = [asyncio.create_task(ask(http, **body)) for _ in range(20)]
+            await asyncio.sleep(0.6)
+            os.kill(victim, signal.SIGKILL)
+            return await asyncio.gather(*streams)
+
+    texts = [answer.text for answer in asyncio.run(story())]
+    whole = [text for text in texts if text.endswith("data: [DONE]\n\n") and "error" not in text]
+    broken = [text for text in texts if text.count('data: {"error"') == 1 and "[DONE]" not in text]
+    assert len(whole) == len(broken) == 10
+    assert not [text for text in whole if f'"{victim} "' in text]
+
+
+def test_a_dead_engine_is_out_of_rotation_at_once(pair):
+    plan, _ = pair
+
+    async def story():
+        async with client(plan) as http:
+
+            async def two() -> bool:
+                return len(await crew(http)) == 2
+
+            await until(two, "there are not two replicas")
+            killer = await http.post(CHAT, json={"do": "engine dies"})  # one, and the other that it is given to
+            started = time.monotonic()
+            after = await ask(http)
+            return killer, after, time.monotonic() - started
+
+    killer, after, _ = asyncio.run(story())
+    assert killer.status_code == 500 and killer.headers["x-should-retry"] == "false"
+    assert after.status_code == 200, "it waits for a new replica"
+
+
+def test_their_number_follows_the_load_and_no_stream_is_dropped(ray_session):
+    scale = Scale(target_requests=4, target_tokens=None, target_ttft_ms=None, up_seconds=1.0, down_seconds=2.0)
+    seen: dict[str, float] = {}
+
+    async def story(plan: Launch):
+        async with client(plan) as http:
+            streams: list[asyncio.Task[httpx.Response]] = []
+
+            async def loaded() -> bool:
+                streams.extend(asyncio.create_task(ask(http, stream=True, tokens=50, seconds=0.05)) for _ in range(2))
+                found = await asyncio.gather(*(ask(http, tokens=1, seconds=0.05) for _ in range(4)))
+                return len({answer.json()["who"] for answer in found}) == 2
+
+            seen["up"] = await until(loaded, "there is no second replica")
+            # Two long streams, one on each; that is work for one.
+            streams += [asyncio.create_task(ask(http, stream=True, tokens=200, seconds=0.05)) for _ in range(2)]
+            answers = await asyncio.gather(*streams)
+
+            async def alone() -> bool:
+                return len(await crew(http, 4)) == 1
+
+            seen["down"] = await until(alone, "there are still two replicas")
+            return [answer.text for answer in answers]
+
+    with running("scaled", 1, 2, scale=scale) as (plan, _):
+        texts = asyncio.run(story(plan))
+    assert [text for text in texts if not text.endswith("data: [DONE]\n\n")] == []
+
+
+def test_none_is_enough_where_nobody_asks(ray_session):
+    scale = Scale(target_requests=4, target_tokens=None, target_ttft_ms=None, up_seconds=1.0, down_seconds=1.0)
+
+    async def story(plan: Launch, front: Any):
+        async def asleep() -> bool:
+            return len(await asyncio.to_thread(pids, front)) == 1
+
+        async with client(plan) as http:
+            await until(asleep, "the last replica does not end")
+            health = await http.get("/health")
+            return health, await asyncio.gather(*(ask(http) for _ in range(5)))
+
+    with running("sleepy", 0, 1, scale=scale) as (plan, front):
+        health, answers = asyncio.run(story(plan, front))
+    assert health.status_code == 200 and [answer.status_code for answer in answers] == [200] * 5
