@@ -3,7 +3,8 @@
 import { ask, key } from "./api.js";
 import * as chat from "./chat.js";
 import { $, make } from "./dom.js";
-import { panel, TASKS } from "./tasks.js";
+import { panel } from "./panel.js";
+import { TASKS } from "./tasks.js";
 
 // --- key ---
 

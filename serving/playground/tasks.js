@@ -1,11 +1,11 @@
-// A tab for each task the endpoint lists at /v1/tasks and this page knows: what it is asked, how its answer is shown.
-// A new task is one entry of TASKS. Requests and answers have the shapes of Hugging Face's inference API.
+// What each task that this page knows is asked, and how its answer is shown. A new task is one entry of TASKS.
+// Requests and answers have the shapes of Hugging Face's inference API; see panel.js for the form around them.
 
-import { ask, curl } from "./api.js";
-import { announce, bar, copy, make, percent } from "./dom.js";
+import { Failure } from "./api.js";
+import { bar, make, percent } from "./dom.js";
 
 /** Spans of labels in the text itself, with a legend. `start` and `end` count code points, as Python does. */
-function entities(found, text) {
+function marked(found, text) {
   const points = Array.from(text);
   const hues = new Map();
   const line = make("p", { class: "entities" });
@@ -21,10 +21,17 @@ function entities(found, text) {
     at = entity.end;
   }
   line.append(points.slice(at).join(""));
+  return line;
+}
+
+const hint = (text) => make("p", { class: "hint", text });
+
+function entities(found, { text }) {
+  const points = Array.from(text);
   const rows = found.map((entity) =>
     bar(`${entity.entity_group ?? entity.entity}  ${points.slice(entity.start, entity.end).join("")}`, entity.score),
   );
-  return found.length ? [line, ...rows] : [line, make("p", { class: "hint", text: "Nothing was found in this text." })];
+  return [marked(found, text), ...(found.length ? rows : [hint("Nothing was found in this text.")])];
 }
 
 function bars(answer) {
@@ -43,89 +50,113 @@ function fillings(answer) {
   ]);
 }
 
+function answered(found, { context }) {
+  if (!found.answer) return [hint("The text holds no answer."), bar("none", found.score)];
+  return [marked([{ ...found, entity_group: "answer" }], context), bar(found.answer, found.score)];
+}
+
+const written = (name) => (answer) => answer.map((one) => make("p", { class: "written", text: one[name] }));
+
+/** How near each line is to the first: the cosine of their vectors. */
+function nearness(vectors, { text }) {
+  const [first, ...others] = vectors;
+  const dot = (one, other) => one.reduce((sum, value, place) => sum + value * other[place], 0);
+  const near = (other) => dot(first, other) / Math.sqrt(dot(first, first) * dot(other, other));
+  const found = others.map((vector, place) => ({ label: lines(text)[place + 1], score: near(vector) }));
+  return found.length ? bars(found) : [hint("Write a second line, and its nearness to the first is shown.")];
+}
+
+const lines = (text) => text.split("\n").filter((line) => line.trim());
+
+/** Where a word stands in a text, [start, end] in code points. */
+function span(text, word, what) {
+  const at = word.trim() ? text.indexOf(word.trim()) : -1;
+  if (at < 0) throw new Failure(`The ${what} does not stand in the text: write it as it stands there.`);
+  const start = Array.from(text.slice(0, at)).length;
+  return [start, start + Array.from(word.trim()).length];
+}
+
+const TEXT = { name: "text", label: "Text", rows: 4 };
+const ALONE = ({ text }) => text;
+
+// id -> tab, title, button; fields of the form; what they are as `inputs` and `parameters`; how the answer is shown.
 export const TASKS = {
   "token-classification": {
     tab: "Entities",
     title: "Find names in a text",
     button: "Find",
-    example: () => "Marie Curie was born in Warsaw and worked at the University of Paris.",
-    parameters: { aggregation_strategy: "simple" },
+    fields: [{ ...TEXT, example: "Marie Curie was born in Warsaw and worked at the University of Paris." }],
+    inputs: ALONE,
     show: entities,
   },
   "text-classification": {
     tab: "Classify",
     title: "Sort a text into its class",
     button: "Classify",
-    example: () => "The room was clean, the staff were kind, and we would come back at once.",
-    parameters: { top_k: 10 },
+    fields: [{ ...TEXT, example: "The room was clean, the staff were kind, and we would come back at once." }],
+    inputs: ALONE,
+    parameters: () => ({ top_k: 10 }),
     show: bars,
   },
   "fill-mask": {
     tab: "Fill the gap",
     title: "Fill the gap in a sentence",
     button: "Fill",
-    example: (listed) => `The capital of France is ${listed.mask_token ?? "[MASK]"}.`,
-    parameters: { top_k: 8 },
+    fields: [{ ...TEXT, example: (listed) => `The capital of France is ${listed.mask_token ?? "[MASK]"}.` }],
+    inputs: ALONE,
+    parameters: () => ({ top_k: 8 }),
     show: fillings,
   },
+  "question-answering": {
+    tab: "Answer",
+    title: "Find the answer in a text",
+    button: "Answer",
+    fields: [
+      { name: "context", label: "Text", rows: 5, example: "Ada Lovelace wrote the first program in 1843, for a machine that was never built." },
+      { name: "question", label: "Question", rows: 1, example: "When was the first program written?" },
+    ],
+    inputs: ({ context, question }) => ({ question, context }),
+    show: answered,
+  },
+  "relation-extraction": {
+    tab: "Relations",
+    title: "Tell how two things in a text are related",
+    button: "Tell",
+    fields: [
+      { ...TEXT, example: "Marie Curie was born in Warsaw." },
+      { name: "head", label: "First", rows: 1, example: "Marie Curie" },
+      { name: "tail", label: "Second", rows: 1, example: "Warsaw" },
+    ],
+    inputs: ({ text, head, tail }) => ({ text, head: span(text, head, "first"), tail: span(text, tail, "second") }),
+    show: bars,
+  },
+  translation: {
+    tab: "Translate",
+    title: "Translate a text",
+    button: "Translate",
+    fields: [
+      { ...TEXT, example: "The house is small." },
+      { name: "from", label: "From", rows: 1, example: "", optional: true },
+      { name: "to", label: "To", rows: 1, example: "", optional: true },
+    ],
+    inputs: ALONE,
+    parameters: ({ from, to }) => ({ ...(from.trim() && { src_lang: from.trim() }), ...(to.trim() && { tgt_lang: to.trim() }) }),
+    show: written("translation_text"),
+  },
+  summarization: {
+    tab: "Summarise",
+    title: "Say the gist of a text",
+    button: "Summarise",
+    fields: [{ ...TEXT, rows: 8, example: "The committee met on Tuesday. It heard three reports on the new bridge, which is late and over its budget. It will decide in May whether to go on." }],
+    inputs: ALONE,
+    show: written("summary_text"),
+  },
+  "feature-extraction": {
+    tab: "Compare",
+    title: "See how near texts are to the first line",
+    button: "Compare",
+    fields: [{ ...TEXT, rows: 5, example: "A man plays the guitar.\nSomebody makes music.\nThe market fell again today." }],
+    inputs: ({ text }) => lines(text),
+    show: nearness,
+  },
 };
-
-/** The panel of a task. `listed`: its entry of /v1/tasks, {id, models?, mask_token?}. */
-export function panel(listed, needKey) {
-  const task = TASKS[listed.id];
-  const id = (part) => `${listed.id}-${part}`;
-  const models = make("select", { id: id("model") }, ...(listed.models ?? []).map((name) => make("option", { text: name })));
-  const input = make("textarea", { id: id("text"), rows: "4", spellcheck: "false" });
-  input.value = task.example(listed);
-  const go = make("button", { type: "submit", class: "main", text: task.button });
-  const result = make("div", { class: "result", "aria-label": "Result", role: "region" });
-  const body = () => ({
-    ...(models.value ? { model: models.value } : {}),
-    inputs: input.value,
-    parameters: task.parameters,
-  });
-  const path = `v1/tasks/${listed.id}`;
-
-  async function run() {
-    go.disabled = true;
-    try {
-      const started = performance.now();
-      const answer = await (await ask(path, { body: body() })).json();
-      const took = `${Math.round(performance.now() - started)} ms`;
-      result.replaceChildren(...task.show(answer, input.value), make("p", { class: "figures", text: took }));
-      announce(`${task.title}: done`);
-    } catch (error) {
-      if (error.retryAfter === undefined) throw error;
-      result.replaceChildren(make("p", { class: "problem", role: "alert", text: error.message }));
-      if (error.status === 401) needKey(error.message);
-    } finally {
-      go.disabled = false;
-    }
-  }
-
-  const form = make(
-    "form",
-    {
-      on: {
-        submit: (event) => {
-          event.preventDefault();
-          if (input.value.trim()) run();
-        },
-        keydown: (event) => {
-          if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-        },
-      },
-    },
-    make("label", { for: input.id, class: "unseen", text: "Text" }),
-    input,
-    make(
-      "div",
-      { class: "actions" },
-      ...(listed.models?.length > 1 ? [make("label", { for: models.id, text: "Model" }), models] : []),
-      make("button", { type: "button", text: "Copy as curl", on: { click: () => copy(curl(path, body()), "Request") } }),
-      go,
-    ),
-  );
-  return make("section", { class: "task", id: `panel-${listed.id}`, role: "tabpanel", "aria-labelledby": `tab-${listed.id}`, hidden: true },
-    make("h1", { text: task.title }), form, result);
-}

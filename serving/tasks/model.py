@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from serving.tasks import packed
 from serving.tasks.asked import Wrong
 
 ENDLESS = 10**9  # tokens
@@ -49,6 +50,8 @@ class Model:
         if getattr(self.network.config, "pad_token_id", None) is None:
             self.network.config.pad_token_id = self.pad_id  # classifiers on decoders find a row's last token by it
         self.device = device
+        if device == "cpu" and not self.config.get("is_encoder_decoder"):
+            packed.pack(self.network)
         limits = [limit for limit in (max_model_len, positions(self.config), _of_tokenizer(self.tokenizer)) if limit]
         self.limit = min(limits, default=None)  # tokens of one row
         self.tokenizer.model_max_length = self.limit or ENDLESS

@@ -48,7 +48,7 @@ def taught(model: Resolved) -> dict[str, Any] | None:
             return None
         swept = kind == "tune"
         made = manifest["recipe"]["trial"] if swept else manifest["recipe"]
-        if made["kind"] != "compress":
+        if made.get("kind") != "compress":
             task = made.get("task")
             return dict(task) if task else None
         entry = manifest["inputs"].get("trial.model.source" if swept else "model.source")

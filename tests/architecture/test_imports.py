@@ -61,7 +61,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "manta.evaluate": ("manta.models", "manta.objectives", "manta.adapt", "manta.tasks", "manta.data"),
     # How sure the shown figures are; which trials a sweep holds, and which of them are the best.
     "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.scoring.spans", "manta.tune"),
-    "serving": ("manta.tasks",),
+    # To open an encoder as it was measured: int8 weights by the kernels that its figures are of.
+    "serving": ("manta.tasks", "manta.models.load"),
 }
 # library -> the only places that may import it.
 HOMES: dict[str, tuple[str, ...]] = {

@@ -9,12 +9,11 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import uvicorn
 
-from serving import gateway
 from serving.gateway import Gateway
 from serving.launch import Launch
 
@@ -47,10 +46,14 @@ FAKE_TASKS: dict[str, Any] = {
         {"score": 0.8, "token": 5, "token_str": " Paris", "sequence": "The capital of France is Paris."},
         {"score": 0.05, "token": 6, "token_str": " Lyon", "sequence": "The capital of France is Lyon."},
     ],
+    "question-answering": {"answer": "1843", "score": 0.7, "start": 40, "end": 44},
+    "relation-extraction": [{"label": "born_in", "score": 0.9}, {"label": "none", "score": 0.1}],
+    "translation": [{"translation_text": "Das Haus ist klein."}],
+    "summarization": [{"summary_text": "A bridge is late."}],
+    "feature-extraction": [[1.0, 0.0], [0.8, 0.6], [0.0, 2.0]],
 }  # fmt: skip
 
-
-MODELS = ("tiny", "other", *(f"model-{name}" for name in FAKE_TASKS))
+CHATTERS = ("tiny", "other")
 
 
 class Talker:
@@ -59,7 +62,6 @@ class Talker:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.left = threading.Event()  # a client went away from a slow answer
-        self.tasks: list[dict[str, Any]] | None = None
 
     async def alive(self) -> bool:
         return True
@@ -70,10 +72,6 @@ class Talker:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope["path"]
         body = json.loads((await receive())["body"]) if scope["method"] == "POST" else None
-        if path == "/v1/tasks":
-            if self.tasks is None:
-                return await _json(send, 404, {"error": {"message": "Unknown request URL"}})
-            return await _json(send, 200, {"object": "list", "data": self.tasks})
         self.asked.append(body)
         if path.startswith("/v1/tasks/"):
             return await _json(send, 200, FAKE_TASKS[path.rpartition("/")[2]])
@@ -132,11 +130,13 @@ async def _json(send: Any, status: int, data: Any, *headers: tuple[bytes, bytes]
 
 
 @contextlib.contextmanager
-def served(talker: Talker, launch: Launch) -> Iterator[str]:
-    """The gateway around `talker`, which is all of MODELS, on a free loopback port, in a thread. Yields its URL."""
+def served(talker: Talker, launch: Launch, tasks: Sequence[str] = ()) -> Iterator[str]:
+    """The gateway around `talker`, which is CHATTERS and a model for each of `tasks`, on a free loopback port, in a
+    thread. Yields its URL."""
     [one] = launch.served
-    launch = dataclasses.replace(launch, served=tuple(dataclasses.replace(one, name=name) for name in MODELS))
-    with listening(talker, launch) as url:
+    models = [dataclasses.replace(one, name=name) for name in CHATTERS]
+    models += [dataclasses.replace(one, name=f"model-{task}", tasks=(task,), mask_token="[MASK]") for task in tasks]
+    with listening(talker, dataclasses.replace(launch, served=tuple(models))) as url:
         yield url
 
 
@@ -157,10 +157,3 @@ def listening(engine: Any, launch: Launch) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(20)
-
-
-def open_task_routes(patch: Any) -> None:
-    """Let the gateway pass the tasks' paths on, for as long as `patch` lasts."""
-    patch.setitem(gateway.ROUTES, "/v1/tasks", "GET")
-    for name in FAKE_TASKS:
-        patch.setitem(gateway.ROUTES, f"/v1/tasks/{name}", "POST")

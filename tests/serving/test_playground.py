@@ -13,7 +13,7 @@ import pytest
 
 from serving import page as pages
 from tests.serving.chromium import Page, chromium, find
-from tests.serving.talker import FAKE_TASKS, Talker, open_task_routes, served
+from tests.serving.talker import FAKE_TASKS, Talker, served
 from tests.serving.test_gateway import FINGERPRINT, FakeEngine, launch, talk
 
 KEY = "sk-playground-0123456789"
@@ -241,13 +241,11 @@ def test_light_and_dark_follow_the_system_until_the_switch_is_used(page):
 
 @needs_chromium
 @pytest.mark.integration
-def test_listed_tasks_have_tabs_that_work_on_a_telephone(browser, talker, monkeypatch):
-    open_task_routes(monkeypatch)
-    talker.tasks = [{"id": name, "models": [f"model-{name}"]} for name in (*FAKE_TASKS, "not-known")]
-    with served(talker, launch(max_body_bytes=100_000)) as url:
+def test_listed_tasks_have_tabs_that_work_on_a_telephone(browser, talker):
+    with served(talker, launch(max_body_bytes=100_000), tuple(FAKE_TASKS)) as url:
         browser.resize(380, 740)
         browser.open(url)
-        browser.wait("document.querySelectorAll('#tabs button').length === 4")
+        browser.wait("document.querySelectorAll('#tabs button').length === 9")
         browser.complaints.clear()
         shown = {}
         for name in FAKE_TASKS:
@@ -260,10 +258,18 @@ def test_listed_tasks_have_tabs_that_work_on_a_telephone(browser, talker, monkey
             assert browser.run("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than the screen"
         marks = browser.run("[...document.querySelectorAll('mark')].map((mark) => mark.textContent)")
         browser.resize(1280, 800)
-    assert marks == ["AdaPER", "LondonLOC"]
+    assert marks == ["AdaPER", "LondonLOC", "1843answer"]
     assert shown["text-classification"].index("positive") < shown["text-classification"].index("negative")
     assert "Paris" in shown["fill-mask"] and "80.0 %" in shown["fill-mask"]
-    assert [asked["model"] for asked in talker.asked] == [f"model-{name}" for name in FAKE_TASKS]
+    assert shown["relation-extraction"].index("born_in") < shown["relation-extraction"].index("none")
+    assert "Das Haus ist klein." in shown["translation"] and "A bridge is late." in shown["summarization"]
+    assert "Somebody makes music." in shown["feature-extraction"] and "80.0 %" in shown["feature-extraction"]
+    asked = {each["model"].removeprefix("model-"): each for each in talker.asked}
+    assert list(asked) == list(FAKE_TASKS)
+    assert "[MASK]" in asked["fill-mask"]["inputs"]
+    assert asked["question-answering"]["inputs"].keys() == {"question", "context"}
+    assert asked["relation-extraction"]["inputs"] | {"text": ""} == {"text": "", "head": [0, 11], "tail": [24, 30]}
+    assert len(asked["feature-extraction"]["inputs"]) == 3
     assert browser.complaints == []
 
 

@@ -56,6 +56,16 @@ def test_classification(judge: Path, given: dict[str, Any]) -> None:
     assert len({answer[0]["label"] for answer in wanted}) > 1, "all texts alike: the test tells nothing"
 
 
+def test_linear_layers_are_packed_where_they_have_a_bias(judge: Path, filler: Path) -> None:
+    import torch
+
+    for folder in (judge, filler):
+        found = tiny.app(folder, "text-classification").model.network
+        plain = [name for name, module in found.named_modules() if type(module) is torch.nn.Linear]
+        assert not plain
+    assert any(type(module).__name__ == "Packed" for module in found.modules())
+
+
 def test_a_pair_of_texts(judge: Path) -> None:
     pair = {"text": "a good film", "text_pair": "a bad film"}
     [found] = ask(tiny.app(judge, "text-classification"), "text-classification", pair)

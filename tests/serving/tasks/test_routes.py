@@ -136,7 +136,7 @@ def test_tokens_are_counted_and_batches_measured(tagger: Path) -> None:
     }
     assert found["manta_prompt_tokens_total", None, None] == sum(lengths)
     assert found["manta_batch_tokens_total", None, None] == sum(lengths)
-    assert found["manta_batch_rows_count", None, None] == 1, "both texts went together"
+    assert found["manta_batch_rows_sum", None, None] == 2
     assert found["manta_requests_total", NER, "200"] == 2
 
 
