@@ -48,7 +48,7 @@ def arguments(served: Served, model: str, adapters: Mapping[str, str] | None = N
     flags = ["--model", model, "--served-model-name", served.name, "--dtype", served.dtype, "--seed", str(served.seed)]
     flags += ["--load-format", "safetensors", "--max-num-seqs", str(served.max_ongoing_requests)]
     flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(served.fingerprint)]
-    flags += ["--disable-fastapi-docs"]
+    flags += ["--disable-fastapi-docs", "--enable-auto-tool-choice", "--tool-call-parser", served.tool_parser]
     if served.otlp_endpoint is not None:
         flags += ["--otlp-traces-endpoint", served.otlp_endpoint]
     if served.max_model_len is not None:
