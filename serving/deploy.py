@@ -64,11 +64,16 @@ def endpoint(
     try:
         handle = _wait_running(launch, _deploy(launch))
         if cluster.is_local():
-            found = handle.process_ids.remote().result(timeout_s=30)
-            processes.update({pid: birth for pid in found if (birth := born(pid)) is not None})
+            processes.update(_processes(handle))
         yield Running(launch.url, launch, time.monotonic() - started, processes, key)
     finally:
         _end(recipe.name, processes)
+
+
+def _processes(handle: Any) -> dict[int, int]:
+    """The endpoint's processes on this machine: pid -> birth."""
+    found = handle.process_ids.remote().result(timeout_s=30)
+    return {pid: birth for pid in found if (birth := born(pid)) is not None}
 
 
 def _quieten_serve() -> None:

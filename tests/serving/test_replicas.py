@@ -182,7 +182,8 @@ def test_a_dead_engine_is_out_of_rotation_at_once(pair):
 
 
 def test_their_number_follows_the_load_and_no_stream_is_dropped(ray_session):
-    scale = Scale(target_requests=4, target_tokens=None, target_ttft_ms=None, up_seconds=1.0, down_seconds=2.0)
+    """By the tokens that are still to be made: few requests, of which each says that it will be long."""
+    scale = Scale(target_requests=1000, target_tokens=400, target_ttft_ms=None, up_seconds=1.0, down_seconds=2.0)
     seen: dict[str, float] = {}
 
     async def story(plan: Launch):
@@ -190,12 +191,15 @@ def test_their_number_follows_the_load_and_no_stream_is_dropped(ray_session):
             streams: list[asyncio.Task[httpx.Response]] = []
 
             async def loaded() -> bool:
-                streams.extend(asyncio.create_task(ask(http, stream=True, tokens=50, seconds=0.05)) for _ in range(2))
+                streams.extend(
+                    asyncio.create_task(ask(http, stream=True, tokens=50, seconds=0.05, max_tokens=300))
+                    for _ in range(2)
+                )
                 found = await asyncio.gather(*(ask(http, tokens=1, seconds=0.05) for _ in range(4)))
                 return len({answer.json()["who"] for answer in found}) == 2
 
             seen["up"] = await until(loaded, "there is no second replica")
-            # Two long streams, one on each; that is work for one.
+            # Two streams that last, one on each, and say little of themselves: work for one replica.
             streams += [asyncio.create_task(ask(http, stream=True, tokens=200, seconds=0.05)) for _ in range(2)]
             answers = await asyncio.gather(*streams)
 
