@@ -165,16 +165,15 @@ class Fleet:
     async def _tell_routes(self, send: Send) -> None:
         """What an engine that writes text says of its routes; all of them say the same. Raises Refused."""
         team = next(team for team in self.teams.values() if not team.served.tasks)
-        found = await team.choose(asyncio.get_running_loop().time() + PROBE_SECONDS)
-        if found is None:
-            raise Refused(DOWN)
-        replica, place = found
-        try:
-            async with self._answer(place, "GET", OPENAPI_PATH, (), b"", None) as (connection, head):
-                await _carry(connection, head, {}, send)
-        except (Lost, BrokenOff) as error:
-            self._lose(team, replica, place)
-            raise Refused(DOWN) from error
+        until = asyncio.get_running_loop().time() + PROBE_SECONDS
+        while (found := await team.choose(until)) is not None:
+            replica, place = found
+            try:
+                async with self._answer(place, "GET", OPENAPI_PATH, (), b"", None) as (connection, head):
+                    return await _carry(connection, head, {}, send)
+            except Lost:
+                self._lose(team, replica, place)
+        raise Refused(DOWN)
 
     async def _tell_metrics(self, send: Send) -> None:
         told = await asyncio.gather(*(team.metrics() for team in self.teams.values()))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 
+from serving.fleet import Fleet
+from serving.gateway import Gateway
 from serving.openapi import page
 from serving.routes import OPENAPI_PATH, PROBES, ROUTES, TASK_PATHS, TASKS_PATH, TEXT_PATHS, TOKEN_PATHS
 from serving.tasks import TASKS
 from serving.tasks.described import EMBEDDINGS_SHAPES, INPUTS, TASK_SHAPES
 from tests.serving.described_engine import TOLD, DescribedEngine
 from tests.serving.fake_engine import bearer, is_openai_error, launch, served, talk
+from tests.serving.fake_fleet import Crew
 
 READABLE = {*PROBES, "/v1/models", TASKS_PATH, "/metrics", OPENAPI_PATH}
 MODELS = (
@@ -127,6 +132,38 @@ def test_while_no_engine_can_say_it_clients_are_told_to_come_back():
     assert answer.status_code == 503
     assert is_openai_error(answer)
     assert int(answer.headers["retry-after"]) > 0
+
+
+class TestBehindAFront:
+    """Where replicas hold the engines, one of them is asked."""
+
+    def fetch(self, crew: Crew, names: str, lost: str = "") -> httpx.Response:
+        async def run() -> httpx.Response:
+            for name in names:
+                (await crew.start(name))._tell = DescribedEngine()._tell  # type: ignore[method-assign]
+            plan = launch(served=(served(name="ner", tasks=("token-classification",)), served(max_replicas=2)))
+            fleet = Fleet(plan, {"ner": Crew(), "tiny": crew})
+            for name in lost:
+                await crew.kill(name)
+            transport = httpx.ASGITransport(Gateway(fleet, fleet, plan))
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                try:
+                    return await client.get(OPENAPI_PATH)
+                finally:
+                    fleet.lines.close()
+                    await crew.end()
+
+        return asyncio.run(run())
+
+    @pytest.mark.parametrize("lost", ["", "a"])
+    def test_a_replica_that_lives_says_what_it_takes(self, lost: str):
+        answer = self.fetch(Crew(), "ab", lost)
+        assert set(answer.json()["paths"]) == {*READABLE, *TEXT_PATHS, *TOKEN_PATHS, TASK_PATHS["token-classification"]}
+
+    def test_without_any_clients_are_told_to_come_back(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr("serving.fleet.PROBE_SECONDS", 0.1)
+        answer = self.fetch(Crew(), "")
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
 
 
 def test_another_method_hears_which_one_is_right():
