@@ -97,6 +97,10 @@ def too_large(limit: int) -> Problem:
     return invalid(413, "request_too_large", f"The request's body is over the limit of {limit:,} bytes.")
 
 
+def too_many(limit: int) -> Problem:
+    return invalid(400, "too_many_answers", f"`n` times the prompts of a request is over the limit of {limit}.")
+
+
 def over_rate(what: str, limit: int, wait: int) -> Problem:
     message = f"Rate limit of {limit:,} {what} a minute reached: try again in {wait} s."
     code = "rate_limit_exceeded" if what == "requests" else "token_limit_exceeded"

@@ -16,7 +16,7 @@ from serving.engine import usage
 from serving.inbox import Inbox, Kept, read_body
 from serving.keys import ANONYMOUS, Key, Ring, Unreadable
 from serving.launch import Launch
-from serving.limits import Limits, estimate, prompt_estimate
+from serving.limits import MAX_TEXTS, Limits, estimate, prompt_estimate, texts
 from serving.listing import fingerprint_headers, listing, tasks
 from serving.meters import Meters
 from serving.openapi import Page
@@ -155,6 +155,8 @@ class Gateway:
         asked.model = model
         if served not in able:
             return answers.wrong_model(model, asked.path, paths(served))
+        if texts(wanted) > MAX_TEXTS:
+            return answers.too_many(MAX_TEXTS)
         if self._is_full(served.name):  # here, as others came while the body was on its way
             return answers.BUSY
         answer.headers[: len(self._fingerprint)] = self._fingerprints[model]
@@ -224,10 +226,9 @@ class Gateway:
             await answer.json(200, {"object": "list", "data": tasks(self.launch, key.may_ask)})
             return None
         if scope["path"] == OPENAPI_PATH:
-            try:
-                told = await self._openapi.body(scope, receive, tuple(filter(key.may_ask, self.launch.models)))
-            except answers.Refused as refused:
-                return refused.problem
+            told = await self._openapi.body(scope, receive, tuple(filter(key.may_ask, self.launch.models)))
+            if isinstance(told, Problem):
+                return told
             await answer.plain(200, told, ((b"content-type", b"application/json"),))
             return None
         kept = Kept()

@@ -7,87 +7,32 @@ import re
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
-from serving.answers import DOWN, App, Receive, Refused
+from serving.answers import DOWN, App, Problem, Receive, Refused
 from serving.inbox import Kept
 from serving.launch import Launch, Served
 from serving.routes import EMBEDDINGS_PATH, OPENAPI_PATH, PROBES, TASK_PATHS, TASKS_PATH, TEXT_PATHS, TOKEN_PATHS, paths
+from serving.shapes import (
+    BOUNDS,
+    ERROR,
+    EXAMPLES,
+    GIVEN_ID,
+    MODEL,
+    OF_READING,
+    OF_WORK,
+    REFUSALS,
+    RETRY_AFTER,
+    SHARED_HEADERS,
+    STATUS,
+    TASK,
+    WAITS,
+    Json,
+)
 from serving.tasks.described import EMBEDDINGS_SHAPES, TASK_SHAPES
-
-Json = dict[str, Any]
 
 REF = "#/components/schemas/"
 JSON_TYPE, STREAM_TYPE, TEXT_TYPE = "application/json", "text/event-stream", "text/plain"
+NUMBERS = ("integer", "number")
 ANSWER = "Answer."  # before the names of what an engine answers, which are also names of what it is asked
-
-# What a request can be refused with: status -> when.
-REFUSALS = {
-    400: "The request is wrong in itself: `param` names the field where one is to blame.",
-    401: "No key, or one that is not of this endpoint.",
-    403: "A page of another site asks an endpoint without keys, or a key that is bound to models asks for /metrics.",
-    404: "There is no such model, or not for this key.",
-    405: "Another method than this path takes.",
-    408: "The body did not arrive in time.",
-    413: "The body is larger than this endpoint takes.",
-    429: "The key's requests or tokens of this minute are used up: `Retry-After` says until when.",
-    500: "The endpoint failed; the reason stays in its log.",
-    503: "The endpoint is at its limit, or a model restarts: `Retry-After` says when to try again.",
-    504: "The answer took longer than this endpoint allows.",
-}
-OF_READING = (401, 403, 405, 500, 503)
-OF_WORK = tuple(REFUSALS)
-WAITS = (429, 503)  # carry Retry-After
-
-ERROR: Json = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "integer", "null"]},
-            },
-        }
-    },
-}
-MODEL: Json = {
-    "type": "object",
-    "required": ["id", "object", "created", "owned_by"],
-    "properties": {
-        "id": {"type": "string"},
-        "object": {"const": "model"},
-        "created": {"type": "integer"},
-        "owned_by": {"type": "string"},
-        "root": {"type": "string"},
-        "parent": {"type": ["string", "null"], "description": "The model below, of an adapter."},
-        "max_model_len": {"type": "integer"},
-    },
-}
-TASK: Json = {
-    "type": "object",
-    "required": ["id", "object", "models"],
-    "properties": {
-        "id": {"enum": list(TASK_PATHS)},
-        "object": {"const": "task"},
-        "models": {"type": "array", "items": {"type": "string"}},
-        "mask_token": {"type": "string"},
-    },
-}
-STATUS: Json = {
-    "type": "object",
-    "required": ["status"],
-    "properties": {"status": {"enum": ["ok", "unavailable"]}},
-}
-ID: Json = {"type": "string", "pattern": r"^[A-Za-z0-9._:-]{1,128}$"}
-SHARED_HEADERS: Json = {
-    "X-Request-Id": {"description": "The client's own id where it is sane, else a new one.", "required": True, "schema": ID},
-    "X-Manta-Fingerprint": {"description": "Of the model that answers.", "required": True, "schema": {"type": "string"}},
-}  # fmt: skip
-RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds.", "required": True, "schema": {"type": "integer"}}}
-GIVEN_ID: Json = {"name": "X-Request-Id", "in": "header", "required": False, "schema": {"type": "string"}}
 
 
 class Page:
@@ -99,10 +44,13 @@ class Page:
         self._engine: Json | None = None
         self._made: dict[tuple[str, ...], bytes] = {}  # models that a key may ask -> the page
 
-    async def body(self, scope: MutableMapping[str, Any], receive: Receive, models: tuple[str, ...]) -> bytes:
-        """The page for whoever may ask `models`. Raises Refused while no engine is there to say what it takes."""
+    async def body(self, scope: MutableMapping[str, Any], receive: Receive, models: tuple[str, ...]) -> bytes | Problem:
+        """The page for whoever may ask `models`, or the problem that no engine is there to say what it takes."""
         if self._engine is None:
-            self._engine = await self._ask(scope, receive)
+            try:
+                self._engine = await self._ask(scope, receive)
+            except Refused as refused:
+                return refused.problem
         if models not in self._made:
             self._made[models] = json.dumps(page(self._engine, self._launch, models)).encode()
         return self._made[models]
@@ -125,9 +73,12 @@ def page(engine: Json, launch: Launch, models: Iterable[str]) -> Json:
     for path in (*TEXT_PATHS, *TOKEN_PATHS):
         if names := _who(path, able, models):
             found[path] = {"post": _work(engine["paths"][path]["post"], path in TEXT_PATHS)}
+            body = found[path]["post"]["requestBody"]["content"][JSON_TYPE]
+            body = {**body, "example": {"model": names[0], **EXAMPLES[path]}}
+            found[path]["post"]["requestBody"] = {"required": True, "content": {JSON_TYPE: body}}
             for name in _reached(found[path], engine["components"]["schemas"]):
                 schema = engine["components"]["schemas"][name]
-                schemas[name] = schema if name.startswith(ANSWER) else _naming(schema, names, launch, path)
+                schemas[name] = schema if name.startswith(ANSWER) else _bounded(_naming(schema, names, launch, path))
     for path in (*TASK_PATHS.values(), EMBEDDINGS_PATH):
         if names := _who(path, able, models):
             asked, answer = EMBEDDINGS_SHAPES if path == EMBEDDINGS_PATH else TASK_SHAPES[_task(path)]
@@ -215,6 +166,16 @@ def _naming(schema: Json, names: list[str], launch: Launch, path: str) -> Json:
     several = sum(path in paths(one) for one in launch.served) > 1
     required = [*(name for name in schema.get("required", ()) if name != "model"), *(["model"] if several else [])]
     return {**schema, "properties": properties, "required": required}
+
+
+def _bounded(schema: Json) -> Json:
+    """The schema of a request with the bounds of its numbers, null aside where a field may be null."""
+    properties = dict(schema.get("properties", {}))
+    for name in properties.keys() & BOUNDS.keys():
+        field = properties[name]
+        choices = [{**one, **BOUNDS[name]} if one.get("type") in NUMBERS else one for one in field.get("anyOf", ())]
+        properties[name] = {**field, "anyOf": choices} if choices else {**field, **BOUNDS[name]}
+    return {**schema, "properties": properties} if properties else schema
 
 
 def _reached(part: Any, schemas: Json) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from tests.serving.fake_engine import FakeEngine, reply
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+MAYBE = {"anyOf": [{"type": "number"}, {"type": "null"}]}
 
 
 def operation(name: str, answer: str) -> dict[str, Any]:
@@ -33,7 +34,7 @@ TOLD: dict[str, Any] = {
         "schemas": {
             "Chat": shape(messages={"type": "array", "items": {"$ref": "#/components/schemas/Message"}}),
             "Message": {"type": "object", "properties": {"role": TEXT, "content": TEXT}},
-            "Completion": shape(prompt=TEXT),
+            "Completion": {**shape(prompt=TEXT), "properties": {"model": TEXT, "prompt": TEXT, "temperature": MAYBE, "n": NUMBER}},
             "Tokenize": {**shape(prompt=TEXT), "properties": {"model": TEXT, "prompt": TEXT, "special": {"type": "boolean"}}},
             "Detokenize": shape(tokens={"type": "array", "items": NUMBER}),
             "Secret": shape(prompt=TEXT),

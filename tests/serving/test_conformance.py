@@ -33,7 +33,7 @@ class Paint(BaseModel):
     coats: Literal[1, 2, 3]
 
 
-PAINT = {"type": "function", "function": {"name": "paint", "description": "Paint it.", "parameters": Paint.model_json_schema()}}  # fmt: skip
+PAINT = {"type": "function", "function": {"name": "paint", "strict": True, "description": "Paint it.", "parameters": Paint.model_json_schema()}}  # fmt: skip
 
 
 class Guarded(NamedTuple):
@@ -80,6 +80,13 @@ def chat(client: openai.OpenAI, **more: Any) -> Any:
     return client.chat.completions.create(**{"model": "tiny", "messages": ASKED, "max_tokens": 8, "temperature": 0.0, **more})  # fmt: skip
 
 
+def cut(client: openai.OpenAI, bias: dict[str, float]) -> tuple[str, str]:
+    """A greedy answer, and a few characters from its middle that it is to stop at."""
+    whole = chat(client, max_tokens=24, logit_bias=bias).choices[0].message.content
+    place = next(place for place in range(6, len(whole) - 3) if whole[:place].find(whole[place : place + 2]) < 0)
+    return whole, whole[place : place + 2]
+
+
 class TestOfficialClient:
     """Its own models validate every answer (`_strict_response_validation`)."""
 
@@ -98,11 +105,10 @@ class TestOfficialClient:
         assert text == whole.choices[0].message.content
         assert parts[-1].choices[0].finish_reason == "length"
 
-    def test_the_clients_own_helper_for_streams(self, client):
-        whole = chat(client, max_tokens=24).choices[0].message.content
-        stop = whole[len(whole) // 2 :][:3]
+    def test_the_clients_own_helper_for_streams(self, client, no_space):
+        whole, stop = cut(client, no_space)
         asked = {"model": "tiny", "messages": ASKED, "max_tokens": 24, "temperature": 0.0, "stop": [stop]}
-        with client.chat.completions.stream(**asked) as stream:
+        with client.chat.completions.stream(**asked, logit_bias=no_space) as stream:
             kinds = {event.type for event in stream}
             final = stream.get_final_completion()
         assert {"chunk", "content.delta", "content.done"} <= kinds
@@ -123,12 +129,11 @@ class TestOfficialClient:
         )
         assert one == two != other
 
-    def test_stop_words_end_an_answer(self, client):
-        whole = chat(client, max_tokens=24).choices[0].message.content
-        stop = whole[len(whole) // 2 :][:3]
-        answer = chat(client, max_tokens=24, stop=[stop]).choices[0]
+    def test_stop_words_end_an_answer(self, client, no_space):
+        whole, stop = cut(client, no_space)
+        answer = chat(client, max_tokens=24, stop=[stop], logit_bias=no_space).choices[0]
         assert answer.finish_reason == "stop"
-        assert answer.message.content == whole[: whole.index(stop)]
+        assert answer.message.content == whole[: whole.index(stop)] != ""
 
     def test_completions_of_several_prompts(self, client):
         asked = {"model": "tiny", "prompt": ["the fox", "the dog"], "max_tokens": 4}
@@ -160,10 +165,11 @@ class TestOfficialClient:
 
     def test_a_tool_that_must_be_called_and_one_that_may(self, client, no_space):
         bias = {"tools": [PAINT], "logit_bias": no_space}
-        [call] = chat(client, **bias, tool_choice="required", max_tokens=100).choices[0].message.tool_calls
+        must = chat(client, **bias, tool_choice="required", parallel_tool_calls=False, max_tokens=100).choices[0]
+        [call] = must.message.tool_calls
         assert call.type == "function" and call.function.name == "paint"
         free = chat(client, **bias).choices[0]  # "auto", where nothing is said
-        assert free.message.content and not free.message.tool_calls
+        assert free.finish_reason == "length" and not free.message.tool_calls
 
     def test_the_asynchronous_client_too(self, endpoint):
         async def story() -> list[Any]:
@@ -184,6 +190,8 @@ class TestErrors:
             ({"model": "none"}, openai.NotFoundError, "model_not_found"),
             ({"max_tokens": 10 * LENGTH}, openai.BadRequestError, None),
             ({"temperature": -1.0}, openai.BadRequestError, None),
+            ({"extra_body": {"structured_outputs": [None]}}, openai.BadRequestError, None),
+            ({"n": 1000}, openai.BadRequestError, "too_many_answers"),
             ({"messages": [{"role": "user", "content": "a" * BODY_BYTES}]}, openai.APIStatusError, "request_too_large"),
         ],
     )

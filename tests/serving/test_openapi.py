@@ -111,6 +111,17 @@ def test_a_model_must_be_named_where_several_answer():
     assert "security" not in alone, "an endpoint without keys asks for none"
 
 
+def test_numbers_have_the_bounds_that_the_engine_holds_them_to_and_bodies_an_example():
+    found = fetch()
+    fields = body(found, "/v1/completions")["properties"]
+    assert fields["temperature"] == {"anyOf": [{"type": "number", "minimum": 0, "maximum": 2}, {"type": "null"}]}
+    assert fields["n"] == {"type": "integer", "minimum": 1, "maximum": 128}
+    for path in (*TEXT_PATHS, *TOKEN_PATHS):
+        content = found["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert content["example"]["model"] == "tiny"
+        jsonschema.validate(content["example"], {**content["schema"], "components": found["components"]})
+
+
 def test_the_engine_is_asked_once_and_not_where_no_model_writes():
     engine = DescribedEngine()
 
