@@ -120,8 +120,8 @@ def estimate(body: bytes, asked: Mapping[str, Any]) -> int:
 def texts(asked: Mapping[str, Any]) -> int:
     """How many texts a request has written: `n` for each of its prompts, of which it may bring a list."""
     prompt = asked.get("prompt")
-    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
-    return (len(prompt) if several else 1) * (asked["n"] if _counts(asked.get("n")) else 1)
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return prompts * (asked["n"] if _counts(asked.get("n")) else 1)
 
 
 def _counts(value: object) -> bool:
