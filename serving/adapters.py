@@ -138,7 +138,7 @@ def _shapes_of_model(folder: Folder) -> Shapes:
 
 def shapes(folder: Folder, names: list[str]) -> dict[str, tuple[int, ...]]:
     """Tensor -> shape of safetensors files, from their headers alone: 8 bytes (its length, little-endian), then JSON."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name in names:
         length = int.from_bytes(folder.first_bytes(name, 8), "little")
         header = json.loads(folder.first_bytes(name, 8 + length)[8:])

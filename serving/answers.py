@@ -141,7 +141,9 @@ class Answer:
             given = message.get("headers", ())
             self.status = message["status"]
             self._streams = any(name.lower() == b"content-type" and value.startswith(STREAM) for name, value in given)
-            message = {**message, "headers": [*given, *self.headers]}
+            named = {name for name, _ in given}  # a replica knows better than a Front which version of a model it is
+            own = [item for item in self.headers if item[0] not in named]
+            message = {**message, "headers": [*given, *own]}
         elif piece := message.get("body", b""):
             self.last = self._clock()
             if self.first is None:

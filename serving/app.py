@@ -90,7 +90,7 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
             request_router_config=router,
             max_surge_percent=SURGE_PERCENT,
             **number,
-        )
+        ).options(version=_version(one, local), _internal=True)
         replicas[one.name] = made.bind(one, None if one.gpus else begin[one.name], local, launch.request_seconds)
     front = serve.deployment(
         Front,
@@ -98,9 +98,17 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
         num_replicas=fronts,
         max_replicas_per_node=1,
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": FRONT_ENVIRONMENT}},
+        user_config=launches.to_plain(launch),
         **_manners(DRAIN_SECONDS),
-    )
-    return front.bind(launch, replicas, local, DRAIN_SECONDS)
+    ).options(version=f"{launch.host}:{launch.port}", _internal=True)
+    return front.bind(replicas, launch.host, launch.port, local, DRAIN_SECONDS)
+
+
+def _version(served: Served, local: bool) -> str:
+    """What replicas have in common that need not be replaced by one another: all that they were started with, but not
+    how many they are."""
+    plain = dataclasses.asdict(served)
+    return recipes.digest({**plain, "min_replicas": None, "max_replicas": None, "local": local})
 
 
 def _deployment(body: type, name: str, served: Served, launch: Launch, drain_seconds: float, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -52,7 +53,8 @@ def endpoint(
     key = keys.fresh() if own_key else None
     launch = launches.prepare(recipe, inputs, proven, () if key is None else (keys.digest(key),))
     started = time.monotonic()
-    cluster.connect(recipe.resources.address, sum(one.max_replicas * one.cpus for one in launch.served))
+    # Twice, so that an update can start new replicas beside all old ones.
+    cluster.connect(recipe.resources.address, 2 * sum(one.max_replicas * one.cpus for one in launch.served))
     _check_fits(launch)
     _quieten_serve()
     if recipe.name in _applications():
@@ -102,17 +104,53 @@ def _deploy(launch: Launch) -> str:
     """Hand the application to Serve. Returns the name of the deployment that clients meet."""
     from ray import serve
 
-    from serving.app import ENDPOINT, FRONT, application
-
     # What opens the port is ours: Serve's proxies would copy each token once more, at ten times the cost.
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+    return _submit(launch)
+
+
+def _submit(launch: Launch) -> str:
+    from ray import serve
+
+    from serving.app import ENDPOINT, FRONT, application
+
     local = cluster.is_local()
-    # A single replica on this machine opens the port itself, and nothing is copied between processes.
-    direct = local and [(one.min_replicas, one.max_replicas) for one in launch.served] == [(1, 1)]
+    direct = local and launch.is_single
     made = application(launch, direct, 1 if local else cluster.count_nodes(), local)
     target = serve.RunTarget(made, name=launch.name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     return ENDPOINT if direct else FRONT
+
+
+def update(running: Running, recipe: ServeRecipe, progress: Progress) -> Running:
+    """Replace a running endpoint by what the recipe says now, with no request failed: the new replicas of a model start
+    beside the old ones, and take over when each has given a real answer.
+
+    Raises InputError or GateRefused where the recipe cannot follow, StageFailed when the new replicas do not come up; the
+    endpoint is then as it was.
+    """
+    old = running.launch
+    free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
+    new = dataclasses.replace(launches.prepare(free), port=old.port, key_hashes=old.key_hashes)
+    if old.is_single:
+        raise InputError(
+            f"{old.name} has one replica that holds the port itself, and cannot be replaced while it runs: stop it, and set "
+            "serve.front=true (or more replicas) to have the next one updated"
+        )
+    if (new.name, new.host) != (old.name, old.host) or new.is_single:
+        raise InputError(
+            f"{old.name} on {old.host} cannot become {new.name} on {new.host} with serve.front = {recipe.serve.front} while it runs: "
+            "leave name, serve.host and serve.front as they are, or stop it and start the other"
+        )
+    started = time.monotonic()
+    try:
+        handle = _wait_running(new, _submit(new))
+    except StageFailed as failed:
+        progress.note("the new version does not start: going back to the old one")
+        _wait_running(old, _submit(old))
+        raise StageFailed(f"{failed}; {old.name} goes on as it was") from failed
+    processes = _processes(handle) if cluster.is_local() else {}
+    return running._replace(launch=new, ready_seconds=time.monotonic() - started, processes=processes)
 
 
 def controller() -> Any:

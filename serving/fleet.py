@@ -13,7 +13,7 @@ from typing import Any
 
 from serving.answers import DOWN, FATAL, STREAM, Header, Receive, Refused, Send
 from serving.launch import Launch
-from serving.private import AT_WORK, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
+from serving.private import AT_WORK, MODEL, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
 from serving.relay import Connection, Head, Lines, Lost, Place
 from serving.routes import OPENAPI_PATH
 from serving.scrape import merged
@@ -59,7 +59,8 @@ class Fleet:
         """Have a replica answer, and another one where that is lost before it began; at most MOST_LOSSES that had it."""
         losses = 0
         headers = [item for item in scope["headers"] if item[0] in CARRIED]
-        headers.append((TOKENS, b"%d" % scope["state"].get("tokens", 0)))
+        state = scope["state"]
+        headers += [(TOKENS, b"%d" % state["tokens"]), (MODEL, state["model"].encode())]
         until = asyncio.get_running_loop().time() + self.launch.hold_seconds
         while not gone.done():
             found = await team.choose(until, body, gone)
@@ -102,7 +103,10 @@ class Fleet:
         The connection is broken when the client has `gone`.
         """
         for new in (False, True):
-            connection = await self.lines.take(place, new)
+            try:
+                connection = await self.lines.take(place, new)
+            except Lost as lost:
+                raise Lost(at_work=new) from lost  # what was asked over the one that broke may have been at work
             kept = connection.used
 
             def give_up(_: object, connection: Connection = connection) -> None:

@@ -4,28 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from typing import Any
 
-from serving.launch import Launch
+from serving import launch as launches
+from serving.answers import Answer, Receive, Send
+
+KUBERAY = "/-/healthz"  # a pod whose port 8000 answers this with "success" gets the Service's traffic
 
 
 class Front:
-    """The Serve deployment that clients meet. `replicas`: name of a model -> Serve's handle of its replicas. `local`: all
-    is on one machine."""
+    """The Serve deployment that clients meet. Serve tells it what it is the Front of, at the start and whenever that changes.
 
-    async def __init__(self, launch: Launch, replicas: Mapping[str, Any], local: bool, drain_seconds: float) -> None:  # type: ignore[misc] # Serve awaits it
-        from serving import access, ports
+    `replicas` are the deployments of its models, here so that Serve counts them as parts of one application. `local`: all is
+    on one machine.
+    """
+
+    def __init__(self, replicas: Any, host: str, port: int, local: bool, drain_seconds: float) -> None:  # noqa: ARG002
+        from serving import ports
+
+        if local:
+            ports.keep_private()
+        self._place = (host, port, drain_seconds)
+        self._gateway: Any = None
+
+    async def reconfigure(self, plain: dict[str, Any]) -> None:
+        """Be the Front of this launch from now on. Requests that are on their way end as they began."""
+        from ray import serve
+
+        from serving import access
+        from serving.app import REPLICAS
         from serving.fleet import Fleet
         from serving.gateway import Gateway
         from serving.server import listen
 
-        if local:
-            ports.keep_private()
-        access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
-        self._fleet = Fleet(launch, replicas)
+        launch = launches.from_plain(plain)
+        app = serve.get_replica_context().app_name
+        self._fleet = Fleet(
+            launch, {one.name: serve.get_deployment_handle(f"{REPLICAS}{one.name}", app) for one in launch.served}
+        )
+        begun = self._gateway is not None
         self._gateway = Gateway(self._fleet, self._fleet, launch)
-        self._server, self._serving, _ = await listen(self._gateway, launch.host, launch.port, drain_seconds)
+        if not begun:
+            access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
+            self._server, self._serving, _ = await listen(self._pass_on, *self._place)
+
+    async def _pass_on(self, scope: Any, receive: Receive, send: Send) -> None:
+        """The ASGI application of the port: the gateway of now. KubeRay asks what Serve's proxies would answer."""
+        if scope["type"] == "http" and scope["path"] == KUBERAY:
+            alive = await self._fleet.alive()
+            return await Answer(send, []).plain(200 if alive else 503, b"success" if alive else b"unavailable")
+        await self._gateway(scope, receive, send)
 
     async def check_health(self) -> None:
         """Serve asks every second; raising makes it replace this Front."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from manta import artifact as artifacts
 from manta import cluster
 from manta import recipe as recipes
@@ -89,6 +91,7 @@ class Launch:
     request_seconds: float
     cors_origins: tuple[str, ...]
     access_log: str | None  # folder
+    front: bool  # a Front of its own, even for one replica
     routing: str  # a key of serving.routing.ROUTERS
     hold_seconds: float  # a request waits so long for a replica where there is none
     scale: Scale
@@ -110,6 +113,11 @@ class Launch:
         return recipes.digest({name: one.fingerprints(name) for one in self.served for name in one.names})
 
     @property
+    def is_single(self) -> bool:
+        """One replica, always: on one machine it opens the port itself, and nothing is copied between processes."""
+        return not self.front and [(one.min_replicas, one.max_replicas) for one in self.served] == [(1, 1)]
+
+    @property
     def has_keys(self) -> bool:
         """Whether a key is asked for; with neither a file nor keys of its own, anybody may ask."""
         return self.keys_file is not None or bool(self.key_hashes)
@@ -118,6 +126,15 @@ class Launch:
     def url(self) -> str:
         host = "127.0.0.1" if self.host in ("0.0.0.0", "localhost") else "::1" if self.host == "::" else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def to_plain(launch: Launch) -> dict[str, Any]:
+    """A launch as JSON has it."""
+    return dict(TypeAdapter(Launch).dump_python(launch, mode="json"))
+
+
+def from_plain(plain: Mapping[str, Any]) -> Launch:
+    return TypeAdapter(Launch).validate_python(plain)
 
 
 def prepare(
@@ -158,6 +175,7 @@ def prepare(
         request_seconds=settings.request_seconds,
         cors_origins=tuple(settings.cors_origins),
         access_log=settings.access_log,
+        front=settings.front,
         routing=settings.routing,
         hold_seconds=settings.hold_seconds,
         scale=Scale(

@@ -6,6 +6,7 @@ import signal
 
 import vllm.v1.engine.core
 import vllm.v1.executor.uniproc_executor  # noqa: F401
+from vllm.platforms.cpu import CpuPlatform
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -17,3 +18,10 @@ def _die_with_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_die_with_parent)
+
+
+def _grouped_lora(_: type[CpuPlatform]) -> str:
+    return "serving.grouped_lora.GroupedLora"
+
+
+CpuPlatform.get_punica_wrapper = classmethod(_grouped_lora)  # type: ignore[assignment]

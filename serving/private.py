@@ -16,12 +16,15 @@ from typing import Any
 from serving.answers import ERROR_EVENT, STREAM, Header, Message, Receive, Send
 from serving.engine import usage
 from serving.inbox import Kept
+from serving.launch import Served
+from serving.listing import fingerprint_headers
 from serving.load import Job, Load
 from serving.runners import Runner
 
 log = logging.getLogger("serving")
 
-TOKEN, TOKENS, UNAVAILABLE, USAGE = b"x-manta-token", b"x-manta-tokens", b"x-manta-unavailable", b"x-manta-usage"
+TOKEN, TOKENS, MODEL = b"x-manta-token", b"x-manta-tokens", b"x-manta-model"  # of a request
+UNAVAILABLE, USAGE = b"x-manta-unavailable", b"x-manta-usage"  # of an answer
 AT_WORK = b"at-work"
 USAGE_EVENT = b": usage "  # a comment to readers of event streams; the Front reads it and takes it out
 PROBE = "/-/probe"
@@ -30,8 +33,9 @@ PROBE = "/-/probe"
 class Private:
     """The ASGI application of a replica's private port. `token` is what lets a request in."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, served: Served) -> None:
         self.runner = runner
+        self.served = served
         self.token = secrets.token_hex(16)
         self.load = Load()
 
@@ -40,14 +44,15 @@ class Private:
             raise ValueError(f"a replica's port takes HTTP only, not {scope['type']}")
         headers = dict(scope["headers"])
         if not hmac.compare_digest(headers.get(TOKEN, b""), self.token.encode()):
-            return await _plain(send, 403)
-        scope["headers"] = [item for item in scope["headers"] if item[0] not in (TOKEN, TOKENS)]
+            return await _plain(send, 403, (UNAVAILABLE, b"stranger"))  # or a Front whose replica was here before
+        scope["headers"] = [item for item in scope["headers"] if item[0] not in (TOKEN, TOKENS, MODEL)]
         if scope["path"] == PROBE:
             return await self._probe(send)
         if not await self.runner.alive():
             return await _unavailable(send, at_work=False)
         job = Job(self.load, int(headers.get(TOKENS, b"0")))
-        outlet = Outlet(send, self.runner, job, scope.setdefault("state", {}))
+        signature = fingerprint_headers(*self.served.fingerprints(headers.get(MODEL, b"").decode()))
+        outlet = Outlet(send, self.runner, job, scope.setdefault("state", {}), signature)
         try:
             await self.runner.app(scope, receive, outlet)
         except Exception:
@@ -82,11 +87,12 @@ class Outlet:
     """The `send` of one request. Holds the answer's beginning back until its first piece is there: until then another
     replica may answer instead, when the engine of this one turns out to be dead."""
 
-    def __init__(self, send: Send, runner: Runner, job: Job, state: MutableMapping[str, Any]):
+    def __init__(self, send: Send, runner: Runner, job: Job, state: MutableMapping[str, Any], signature: list[Header]):
         self._send = send
         self._runner = runner
         self._job = job
         self._state = state
+        self._signature = signature
         self._start: Message | None = None  # what is held back
         self._begun = False
         self._ended = False
@@ -110,7 +116,7 @@ class Outlet:
                 return await _unavailable(self._send, at_work=True)
             self._begun = True
             told = () if self._streams or (used := usage(self._state)) is None else ((USAGE, b"%d %d" % used),)
-            await self._send({**self._start, "headers": [*self._start.get("headers", ()), *told]})
+            await self._send({**self._start, "headers": [*self._start.get("headers", ()), *self._signature, *told]})
         if body and self._streams:
             self._job.piece()
         self._ended = not more

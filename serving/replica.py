@@ -31,7 +31,7 @@ class Replica:
         self._engine = await RUNNERS[served.runner](served)
         if not await Probe(self._engine).passes():
             raise RuntimeError("the engine started, but gives no answer: see the log of this replica")
-        self._private = Private(self._engine)
+        self._private = Private(self._engine, served)
         self._host = "127.0.0.1" if local else ray.util.get_node_ip_address()
         self._server, self._serving, self._port = await listen(self._private, self._host, 0, drain_seconds)
 

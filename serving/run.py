@@ -20,10 +20,14 @@ from manta.errors import EXIT_DONE, EXIT_INTERRUPTED, GateRefused, InputError, M
 from manta.progress import Progress
 from manta.schema import ServeRecipe
 from manta.storage import Folder
+from serving import deploy
 from serving import launch as launches
 from serving.deploy import STOP_SECONDS, Running, born, end_processes, endpoint, is_alive, is_healthy
 
 STATE, LOG, RECIPE = "server.json", "server.log", "server.yaml"
+NEXT, UPDATED = "next.yaml", "updated.json"  # what it shall become, and how that went
+HOME = "MANTA_SERVER_FOLDER"  # where a detached server finds these
+_KINDS: dict[int, type[MantaError]] = {InputError.exit_code: InputError, GateRefused.exit_code: GateRefused}
 
 
 def serve(recipe: ServeRecipe, progress: Progress) -> None:
@@ -38,23 +42,46 @@ def serve(recipe: ServeRecipe, progress: Progress) -> None:
         )
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
+        update_asked = threading.Event()
+        if HOME in os.environ:  # a detached one, which SIGHUP has become what NEXT says
+            signal.signal(signal.SIGHUP, lambda *_: update_asked.set())
         _announce(running)
         try:
-            _watch(recipe.name, running.url, progress)
+            _watch(running, update_asked, progress)
         except KeyboardInterrupt:
             progress.note("stopping")
     progress.note("stopped")
     progress.end()
 
 
-def _watch(name: str, url: str, progress: Progress) -> None:
+def _watch(running: Running, update_asked: threading.Event, progress: Progress) -> None:
     """Say when the endpoint breaks and when it is back; Serve replaces dead replicas by itself. Ends by Ctrl-C."""
     good = True
     while True:
-        time.sleep(2)
-        if is_healthy(url) != good:
+        if update_asked.wait(2):
+            update_asked.clear()
+            running = _become_next(running, Path(os.environ[HOME]), progress)
+        if is_healthy(running.url) != good:
             good = not good
+            name = running.launch.name
             progress.note("answering again" if good else f"{name} does not answer: Serve is restarting it")
+
+
+def _become_next(running: Running, folder: Path, progress: Progress) -> Running:
+    """Update the endpoint, and tell `update` how that went. Returns what runs from now on."""
+    try:
+        recipe = recipes.load(folder / NEXT, kind="serve")
+        assert isinstance(recipe, ServeRecipe)
+        running = deploy.update(running, recipe, progress)
+    except MantaError as error:
+        told: dict[str, Any] = {"code": error.exit_code, "said": str(error)}
+    else:
+        _announce(running)
+        (folder / NEXT).replace(folder / RECIPE)
+        told = {"code": EXIT_DONE, "said": f"replaced after {running.ready_seconds:.0f} s"}
+    progress.note(told["said"])
+    Folder(folder).write_text(UPDATED, json.dumps(told) + "\n")
+    return running
 
 
 # --- detached --------------------------------------------------------------------------------------------------------
@@ -93,6 +120,28 @@ def detach(recipe: ServeRecipe, progress: Progress) -> str:
     )
 
 
+def update(recipe: ServeRecipe, progress: Progress) -> str:
+    """Have a detached endpoint become what the recipe says now, with no request failed. Returns what to tell the user.
+
+    Raises what the update raised: the endpoint then goes on as it was.
+    """
+    folder = _state_folder(recipe)
+    if (state := _read_state(folder)) is None or not _is_server(state):
+        raise InputError(f"{recipe.name} does not run in the background: start it with `manta serve RECIPE --detach`")
+    Folder(folder).write_text(NEXT, recipes.to_yaml(recipe))
+    (folder / UPDATED).unlink(missing_ok=True)
+    os.kill(state["pid"], signal.SIGHUP)
+    progress.note(f"new replicas of {recipe.name} start beside the old ones; its log is {folder / LOG}")
+    while not (folder / UPDATED).exists():
+        if not _is_server(state):
+            raise StageFailed(f"{recipe.name} ended while it was updated: see {folder / LOG}")
+        time.sleep(0.1)
+    told = json.loads((folder / UPDATED).read_text(encoding="utf-8"))
+    if told["code"] != EXIT_DONE:
+        raise _KINDS.get(told["code"], StageFailed)(told["said"])
+    return f"{recipe.name} is {told['said']}: {state['url']}/v1"
+
+
 def stop(target: str) -> str:
     """End a detached endpoint, named by its recipe file, its folder or its name. Returns what to tell the user."""
     folder = _find_state(target)
@@ -116,7 +165,7 @@ def stop(target: str) -> str:
 
 def _announce(running: Running) -> None:
     """Tell `detach`, if it started this process, that the endpoint is ready."""
-    folder = os.environ.get("MANTA_SERVER_FOLDER")
+    folder = os.environ.get(HOME)
     if folder is not None:
         state = {
             "name": running.launch.name,
@@ -169,15 +218,14 @@ def _as_it_was(code: int, log: str, where: Path) -> MantaError:
     """The error that ended a detached start, from its exit code and the end of its log."""
     lines = [line for line in log.splitlines() if line.startswith("manta: ")]
     said = lines[-1].removeprefix("manta: ") if lines else f"it ended with exit code {code}"
-    kinds = {InputError.exit_code: InputError, GateRefused.exit_code: GateRefused}
-    return kinds.get(code, StageFailed)(f"{said} (log: {where})")
+    return _KINDS.get(code, StageFailed)(f"{said} (log: {where})")
 
 
 def main(arguments: list[str]) -> int:
     """The process that `detach` starts. Messages go to its log, which `detach` reads when the start fails."""
     [file] = arguments
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ["MANTA_SERVER_FOLDER"] = str(Path(file).parent)
+    os.environ[HOME] = str(Path(file).parent)
     progress = Progress()
     try:
         recipe = recipes.load(file, kind="serve")

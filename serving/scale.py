@@ -67,7 +67,8 @@ def options(least: int, most: int, scale: Scale) -> dict[str, Any]:
         config = AutoscalingConfig(
             min_replicas=least,
             max_replicas=most,
-            initial_replicas=max(1, least),  # where it may have none, it still has to show at the start that it works
+            # Where it may have none, it still has to show at the start that it works.
+            initial_replicas=None if least else 1,
             metrics_interval_s=REPORT_SECONDS,
             look_back_period_s=LOOK_BACK_SECONDS,
             upscale_delay_s=scale.up_seconds,

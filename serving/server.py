@@ -99,6 +99,8 @@ async def listen(
     """
     config = uvicorn.Config(
         app,
+        interface="asgi3",
+        proxy_headers=False,
         http=PatientProtocol,
         ws="none",
         lifespan="off",

@@ -135,6 +135,11 @@ def _serve(known: Any) -> None:
     serve.add_argument(
         "--detach", action="store_true", help="return once the endpoint is ready; it goes on in the background"
     )
+    serve.add_argument(
+        "--update",
+        action="store_true",
+        help="have the detached endpoint of this name become this, with no request failed",
+    )
     serve.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the plan, start nothing")
     serve.add_argument(
         "--yaml", action="store_true", help="print it as a configuration for `serve deploy` on a cluster, start nothing"

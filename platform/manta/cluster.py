@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from manta.errors import InputError, StageFailed
 from manta.progress import Progress
@@ -93,6 +92,8 @@ def _probe(address: str, remedy: str) -> None:
 
 
 def _start(cores: int, options: dict[str, Any]) -> None:
+    from unittest import mock
+
     import ray
     from ray._private import ray_constants
 

@@ -63,8 +63,8 @@ def run_serve(args: argparse.Namespace) -> int:
 
         print(serve_yaml(loaded), end="")
         return EXIT_DONE
-    if args.detach:
-        print(run.detach(loaded, _progress(args)))
+    if args.detach or args.update:
+        print((run.update if args.update else run.detach)(loaded, _progress(args)))
         return EXIT_DONE
     run.serve(loaded, _progress(args))
     return EXIT_DONE

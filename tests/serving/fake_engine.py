@@ -38,7 +38,7 @@ def launch(**changes: Any) -> Launch:
         "name": "tiny", "served": (served(**of_the_model),), "host": "127.0.0.1", "port": 8000, "keys_file": None, "key_hashes": (),
         "max_queued_requests": 1, "requests_per_minute": None, "tokens_per_minute": None, "max_body_bytes": 1000,
         "request_seconds": 600.0, "cors_origins": (), "access_log": None,
-        "routing": "least-busy", "hold_seconds": 5.0, "scale": Scale(2.0, None, None, 1.0, 1.0),
+        "front": False, "routing": "least-busy", "hold_seconds": 5.0, "scale": Scale(2.0, None, None, 1.0, 1.0),
     }  # fmt: skip
     return Launch(**{**plain, **changes})
 

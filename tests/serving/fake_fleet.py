@@ -7,16 +7,23 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+
 from serving import routing, server
+from serving.fleet import Fleet
+from serving.gateway import Gateway
 from serving.inbox import read_body
+from serving.launch import Served
 from serving.private import Private
 from serving.replica import Replica
 from serving.runners import RUNNERS
-from tests.serving.fake_engine import FakeEngine, begin, chunk, event, finish, reply
+from tests.serving.fake_engine import CHAT, FakeEngine, begin, chunk, event, finish, launch, reply, served
+
+DAMAGED = "damaged"
 
 
 class FakeRunner(FakeEngine):
@@ -75,10 +82,12 @@ def _first(body: bytes, receive: Any) -> Any:
 
 
 class FakeReplica(Replica):
-    """Serve's deployment with a runner that starts at once."""
+    """Serve's deployment with a runner that starts at once, or never where the model is DAMAGED."""
 
     async def __init__(self, *args: Any) -> None:  # type: ignore[misc]
-        async def start(_: Any) -> FakeRunner:
+        async def start(of: Served) -> FakeRunner:
+            if of.model == DAMAGED:
+                raise RuntimeError("the weights are damaged")
             runner = FakeRunner()
             runner.told = {"cores": sorted(os.sched_getaffinity(0))}
             return runner
@@ -100,7 +109,7 @@ class Crew:
 
     async def start(self, name: str) -> FakeRunner:
         runner = self.runners[name] = FakeRunner(name)
-        private = Private(runner)
+        private = Private(runner, served(fingerprint=name * 64))
         running, task, port = await server.listen(private, "127.0.0.1", 0, drain_seconds=1)
         self._servers[name] = (running, task)
         told = {"host": "127.0.0.1", "port": port, "token": private.token}
@@ -143,3 +152,55 @@ class Crew:
 
     async def _wake(self) -> None:
         self.woken += 1
+
+
+Story = Callable[[Crew, httpx.AsyncClient, Fleet], Awaitable[Any]]
+
+
+def play(story: Story, names: str = "ab", crew: Crew | None = None, least: int = 1, **changes: Any) -> Any:
+    """Run a story with a client of a Front over replicas of these names."""
+
+    async def run() -> Any:
+        made = crew or Crew()
+        for name in names:
+            await made.start(name)
+        one = served(min_replicas=least, max_replicas=2, max_ongoing_requests=100)
+        plan = launch(served=(one,), max_body_bytes=10_000_000, **changes)
+        fleet = Fleet(plan, {"tiny": made})
+        transport = httpx.ASGITransport(Gateway(fleet, fleet, plan))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=20) as client:
+            try:
+                async with asyncio.timeout(30):
+                    return await story(made, client, fleet)
+            finally:
+                fleet.lines.close()
+                await made.end()
+
+    return asyncio.run(run())
+
+
+def who(client: httpx.AsyncClient, **body: Any) -> Awaitable[httpx.Response]:
+    return client.post(CHAT, json={"do": "who", **body})
+
+
+def words(answer: httpx.Response) -> list[str]:
+    events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line.startswith("data: {")]
+    return [json.loads(one)["choices"][0]["delta"]["content"] for one in events if "choices" in one]
+
+
+async def until(true: Callable[[], Any]) -> None:
+    while not true():
+        await asyncio.sleep(0.005)
+
+
+def receiving(body: bytes, leaves: float = 60.0) -> Callable[[], Awaitable[Any]]:
+    """A `receive` that gives a body, and after a time the news that the client has left."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await asyncio.sleep(leaves)
+        return {"type": "http.disconnect"}
+
+    return receive

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from safetensors.numpy import save_file
 
 from manta import recipe as recipes
 from manta.errors import InputError
+from manta.storage import Folder
 from serving import engine, launch
 from serving.adapters import room
 from serving.launch import Launch, Served
@@ -95,6 +98,15 @@ def test_the_launchs_own_fingerprint_tells_its_adapters_apart(tmp_path):
     one, two = make_adapter(tmp_path / "a"), make_adapter(tmp_path / "b", lora_alpha=16)
     told = {prepare(base, tmp_path, **named).fingerprint for named in ({}, {"a": one}, {"a": two}, {"b": one})}
     assert len(told) == 4
+
+
+def test_base_and_adapter_may_lie_in_a_store(tmp_path):
+    store = f"memory://{uuid.uuid4().hex}"
+    for name, folder in (("m", make_base(tmp_path / "m", shards=3)), ("a", make_adapter(tmp_path / "a"))):
+        with Folder(store).staged(name) as scratch:
+            shutil.copytree(folder, scratch, dirs_exist_ok=True)
+    [adapter] = one_of(prepare(f"{store}/m", tmp_path, legal=f"{store}/a")).adapters
+    assert (adapter.folder, adapter.rank) == (f"{store}/a", RANK)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import time
@@ -16,12 +17,14 @@ import httpx
 import psutil
 import pytest
 
+from manta.errors import StageFailed
+from manta.progress import Progress
 from serving import deploy
 from serving.address import is_loopback, take_port
 from serving.launch import Launch
 from serving.scale import Scale
-from tests.serving.fake_engine import CHAT, launch, served
-from tests.serving.fake_fleet import FakeReplica
+from tests.serving.fake_engine import CHAT, FINGERPRINT, launch, served
+from tests.serving.fake_fleet import DAMAGED, FakeReplica
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -181,6 +184,20 @@ def test_a_dead_engine_is_out_of_rotation_at_once(pair):
     assert after.status_code == 200, "it waits for a new replica"
 
 
+def test_another_front_takes_over_the_port(pair):
+    """Last of these two: afterwards the Front is another, and the handle of it too."""
+    plan, front = pair
+    os.kill(pids(front)[0], signal.SIGKILL)
+
+    async def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            async with client(plan) as http:
+                return (await ask(http)).status_code == 200
+        return False
+
+    asyncio.run(until(answers, "no Front listens"))
+
+
 def test_their_number_follows_the_load_and_no_stream_is_dropped(ray_session):
     """By the tokens that are still to be made: few requests, of which each says that it will be long."""
     scale = Scale(target_requests=1000, target_tokens=400, target_ttft_ms=None, up_seconds=1.0, down_seconds=2.0)
@@ -212,6 +229,47 @@ def test_their_number_follows_the_load_and_no_stream_is_dropped(ray_session):
     with running("scaled", 1, 2, scale=scale) as (plan, _):
         texts = asyncio.run(story(plan))
     assert [text for text in texts if not text.endswith("data: [DONE]\n\n")] == []
+
+
+def test_an_update_fails_no_request_and_one_that_does_not_start_changes_nothing(ray_session, serve_recipe, tmp_path):
+    recipe = serve_recipe(tmp_path, tmp_path, front=True)
+    new, bad = "cd" * 32, "ef" * 32
+    seen: list[tuple[int, str, str]] = []  # of each request: status, fingerprint, who
+    stop = asyncio.Event()
+
+    async def keep_asking(plan: Launch) -> None:
+        async with client(plan) as http:
+            while not stop.is_set():
+                answer = await ask(http, tokens=2, seconds=0.01)
+                seen.append((answer.status_code, answer.headers["x-manta-fingerprint"], answer.json().get("who", "")))
+
+    def become(was: deploy.Running, fingerprint: str, model: str) -> deploy.Running:
+        one = dataclasses.replace(was.launch.served[0], fingerprint=fingerprint, model=model)
+        plan = dataclasses.replace(was.launch, served=(one,))
+        with (
+            mock.patch("serving.replica.Replica", FakeReplica),
+            mock.patch("serving.deploy.launches.prepare", return_value=plan),
+        ):
+            return deploy.update(was, recipe, Progress(quiet=True))
+
+    async def story(was: deploy.Running, front: Any):
+        asking = [asyncio.create_task(keep_asking(was.launch)) for _ in range(4)]
+        now = await asyncio.to_thread(become, was, new, "/m")
+        changed, after = len(seen), await asyncio.to_thread(pids, front)
+        with pytest.raises(StageFailed, match=r"the weights are damaged.*goes on as it was"):
+            await asyncio.to_thread(become, now, bad, DAMAGED)
+        await asyncio.sleep(0.5)
+        stop.set()
+        await asyncio.gather(*asking)
+        return changed, after
+
+    with running("updated", 1, 1, front=True) as (plan, front):
+        before = pids(front)
+        changed, after = asyncio.run(story(deploy.Running(plan.url, plan, 0.0, {}), front))
+        assert pids(front) == after and before[0] == after[0] and before[1] != after[1]
+    assert {status for status, _, _ in seen} == {200} and len(seen) > changed + 10
+    assert {found for _, found, _ in seen[:5]} == {FINGERPRINT} and {found for _, found, _ in seen[changed:]} == {new}
+    assert {(found, name) for _, found, name in seen} == {(FINGERPRINT, str(before[1])), (new, str(after[1]))}
 
 
 def test_none_is_enough_where_nobody_asks(ray_session):

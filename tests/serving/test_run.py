@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
+from manta import recipe as recipes
 from manta.errors import GateRefused, InputError, StageFailed
-from serving import deploy, run
+from manta.progress import Progress
+from serving import deploy, keys, run
+from tests.serving.fake_engine import launch
 
 
 @pytest.fixture
@@ -78,6 +82,45 @@ def test_an_endpoint_is_found_by_its_recipe(sleeper, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"kind: serve\nname: mine\noutput: {tmp_path}/runs\nmodel: {{source: x}}\n")
     assert "is stopped" in run.stop(str(recipe))
+
+
+class TestUpdate:
+    @pytest.fixture
+    def recipe(self, serve_recipe, tmp_path):
+        return serve_recipe(tmp_path, tmp_path)
+
+    def test_only_what_runs_is_updated(self, recipe):
+        with pytest.raises(InputError, match=r"tiny does not run in the background: start it with .*--detach"):
+            run.update(recipe, Progress(quiet=True))
+
+    def test_a_server_that_ends_meanwhile_is_told(self, recipe, sleeper, tmp_path):
+        """SIGHUP ends a process that does not wait for it."""
+        write_state(tmp_path / "tiny.server", sleeper.pid, deploy.born(sleeper.pid))
+        with pytest.raises(StageFailed, match="tiny ended while it was updated"):
+            run.update(recipe, Progress(quiet=True))
+        assert sleeper.wait(10) == -1
+
+    @pytest.mark.parametrize(("failure", "code"), [(None, 0), (GateRefused("it lost too much"), 4)])
+    def test_the_server_tells_how_it_went(self, recipe, tmp_path, failure, code):
+        was = deploy.Running("http://x", launch(), 1.0, {})
+        now = was._replace(ready_seconds=7.0)
+        (tmp_path / "next.yaml").write_text(recipes.to_yaml(recipe))
+        (tmp_path / "server.yaml").write_text("old")
+        with mock.patch("serving.deploy.update", side_effect=failure, return_value=now) as updated:
+            found = run._become_next(was, tmp_path, Progress(quiet=True))
+        assert updated.call_args.args[:2] == (was, recipe)
+        assert found == (was if failure else now)
+        told = json.loads((tmp_path / "updated.json").read_text())
+        assert told == {"code": code, "said": str(failure) if failure else "replaced after 7 s"}
+        assert (tmp_path / "server.yaml").read_text() == ("old" if failure else recipes.to_yaml(recipe))
+
+    @pytest.mark.parametrize("changes", [{"front": False}, {"front": True, "host": "0.0.0.0"}])
+    def test_what_cannot_follow_is_refused_before_anything_starts(self, serve_recipe, tiny_model, tmp_path, changes):
+        guarded = {"keys_file": str(tmp_path / "keys")}
+        keys.create(guarded["keys_file"], "alice")
+        was = deploy.Running("http://x", launch(front=True), 1.0, {})
+        with pytest.raises(InputError, match=r"leave name, serve\.host and serve\.front as they are"):
+            deploy.update(was, serve_recipe(tmp_path, tiny_model, **guarded, **changes), Progress(quiet=True))
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, InputError), (4, GateRefused), (3, StageFailed), (1, StageFailed)])

@@ -59,6 +59,8 @@ class TestPolicy:
         )
         assert told.stdout == "1.5\n"
 
+        assert scale.options(1, 3, Scale(4.0, None, None, 2.0, 30.0))["autoscaling_config"].initial_replicas is None
+
     def test_a_fixed_number_is_not_scaled(self):
         assert scale.options(2, 2, Scale(4.0, None, None, 1.0, 1.0)) == {"num_replicas": 2}
 
@@ -100,10 +102,10 @@ class TestCores:
         program = (
             "import os, subprocess, sys, threading; from serving import cores\n"
             "held = threading.Event(); thread = threading.Thread(target=held.wait); thread.start()\n"
-            "all = sorted(os.sched_getaffinity(0)); mine = cores.bind(len(all) - 1, 0, 1)\n"
+            "have = sorted(os.sched_getaffinity(0)); mine = cores.bind(len(have) - 1, 0, 1)\n"
             "child = subprocess.run([sys.executable, '-c', 'import os; print(*os.sched_getaffinity(0))'], capture_output=True)\n"
             "bound = [os.sched_getaffinity(thread.native_id), os.sched_getaffinity(0), {int(child.stdout)}]\n"
-            "held.set(); print(mine == [all[-1]], all(one == {all[-1]} for one in bound))\n"
+            "held.set(); print(mine == [have[-1]], all(one == {have[-1]} for one in bound))\n"
         )
         told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert told.stdout == "True True\n"

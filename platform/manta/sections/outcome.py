@@ -128,6 +128,10 @@ class ServeSettings(Section):
     )
     max_replicas: Positive = 1
     scale: Scale = Scale()
+    front: bool = Field(
+        False,
+        description="a Front of its own even for one replica: requests wait while that restarts, and it can be updated",
+    )
     routing: Literal["least-busy", "prefix"] = Field(
         "least-busy",
         description="which replica answers; prefix: the one that has seen the prompt's beginning, if it can",
