@@ -35,7 +35,9 @@ def find_adapter(given: Resolved) -> str:
     return folder.url
 
 
-def require_fit(given: Resolved, adapter: Folder, model: Resolved, base: Folder, config: Mapping[str, Any]) -> int:
+def require_fit(
+    given: Resolved, adapter: Folder, model: Resolved, base: Folder, config: Mapping[str, Any], gpus: int
+) -> int:
     """Refuse an adapter that `base` (a Hugging Face directory, with its config.json) would not load, or not as it was meant.
 
     Returns its rank. Raises InputError.
@@ -44,6 +46,11 @@ def require_fit(given: Resolved, adapter: Folder, model: Resolved, base: Folder,
     if config.get("model_type") in WITHOUT_LORA:
         raise InputError(
             f"{said}: the engine takes no adapters of {config['model_type']} models: merge it (`manta merge`) and serve the result"
+        )
+    if config.get("quantization_config") and not gpus:  # vLLM 0.32 looks for weights that its int8 kernel has put away
+        raise InputError(
+            f"{said}: on CPUs the engine takes no adapters of quantised models, as {model.role} = {model.ref!r} is: serve it on what "
+            "that was made from, or with resources.gpus_per_replica"
         )
     settings = json.loads(adapter.read_text(CONFIG))
     rank = _require_lora(said, settings)

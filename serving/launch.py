@@ -200,6 +200,7 @@ def _served(
     if proven:
         require_proof(model, inputs.get(f"{role}.evaluation"), section.parity)
     length = _own(section.max_model_len, settings.max_model_len)
+    gpus = _own(section.gpus_per_replica, resources.gpus_per_replica)
     least = _own(section.min_replicas, settings.min_replicas)
     most = _own(section.max_replicas, settings.max_replicas)
     if least > most:
@@ -214,7 +215,7 @@ def _served(
         fingerprint=model.fingerprint,
         runner="transformers" if tasks else "vllm",
         tasks=tasks,
-        adapters=tuple(_adapters(role, section, inputs, folder, config)),
+        adapters=tuple(_adapters(role, section, inputs, folder, config, gpus)),
         max_model_len=length,
         longest=length or _longest(config),
         dtype=_own(section.dtype, settings.dtype),
@@ -234,13 +235,13 @@ def _served(
 
 
 def _adapters(
-    role: str, section: ServeModel, inputs: Mapping[str, Resolved], model: str, config: dict[str, Any]
+    role: str, section: ServeModel, inputs: Mapping[str, Resolved], model: str, config: dict[str, Any], gpus: int
 ) -> Iterator[Adapter]:
     """The adapters of one model, each of which must fit it. Raises InputError."""
     for name in section.adapters:
         given = inputs[f"{role}.adapters.{name}"]
         folder = find_adapter(given)
-        rank = require_fit(given, Folder(folder), inputs[f"{role}.source"], Folder(model), config)
+        rank = require_fit(given, Folder(folder), inputs[f"{role}.source"], Folder(model), config, gpus)
         yield Adapter(name, folder, given.fingerprint, rank)
 
 

@@ -63,7 +63,7 @@ def make_adapter(folder: Path, changes: dict[str, Any] | None = None, **settings
     return folder
 
 
-def prepare(base: Path | str, output: Path, **adapters: Path | str) -> Launch:
+def prepare(base: Path | str, output: Path, gpus: int = 0, **adapters: Path | str) -> Launch:
     named = {name: str(folder) for name, folder in adapters.items()}
     made: Any = recipes.validate(
         {
@@ -72,6 +72,7 @@ def prepare(base: Path | str, output: Path, **adapters: Path | str) -> Launch:
             "output": str(output),
             "model": {"source": str(base), "adapters": named},
             "serve": {"port": 0},
+            "resources": {"gpus_per_replica": gpus},
         }
     )
     return launch.prepare(made)
@@ -157,6 +158,14 @@ def test_a_head_that_is_the_embeddings_may_be_tuned(tmp_path):
 def test_a_type_of_model_that_takes_none(tmp_path):
     with pytest.raises(InputError, match=r"no adapters of gpt2 models.*manta merge"):
         prepare(make_base(tmp_path / "m", model_type="gpt2"), tmp_path, legal=make_adapter(tmp_path / "a"))
+
+
+def test_a_quantised_model_takes_none_on_cpus(tmp_path):
+    base = make_base(tmp_path / "m", quantization_config={"quant_method": "compressed-tensors"})
+    adapter = make_adapter(tmp_path / "a")
+    with pytest.raises(InputError, match="on CPUs the engine takes no adapters of quantised models"):
+        prepare(base, tmp_path, legal=adapter)
+    assert one_of(prepare(base, tmp_path, gpus=1, legal=adapter)).adapters
 
 
 def test_pickled_weights_are_not_read(tmp_path):
