@@ -23,6 +23,7 @@ from manta.storage import Folder
 from serving import deploy
 from serving import launch as launches
 from serving.deploy import STOP_SECONDS, Running, born, end_processes, endpoint, is_alive, is_healthy
+from serving.launch import Launch
 
 STATE, LOG, RECIPE = "server.json", "server.log", "server.yaml"
 NEXT, UPDATED = "next.yaml", "updated.json"  # what it shall become, and how that went
@@ -92,7 +93,7 @@ def detach(recipe: ServeRecipe, progress: Progress) -> str:
 
     Raises what the endpoint's own start raised.
     """
-    launches.prepare(recipe)
+    launch = launches.prepare(recipe)
     folder = _state_folder(recipe)
     if (state := _read_state(folder)) is not None and _is_server(state):
         raise InputError(
@@ -116,7 +117,7 @@ def detach(recipe: ServeRecipe, progress: Progress) -> str:
         raise
     return (
         f"{recipe.name} is ready: {state['url']}/v1 (process {state['pid']})\n"
-        f"  manta chat {state['url']}\n  manta serve stop {folder}"
+        f"  {_first_step(launch, state['url'])}\n  manta serve stop {folder}"
     )
 
 
@@ -140,6 +141,11 @@ def update(recipe: ServeRecipe, progress: Progress) -> str:
     if told["code"] != EXIT_DONE:
         raise _KINDS.get(told["code"], StageFailed)(told["said"])
     return f"{recipe.name} is {told['said']}: {state['url']}/v1"
+
+
+def _first_step(launch: Launch, url: str) -> str:
+    """What to do with an endpoint: talk to it, where a model writes text, else see what it answers."""
+    return f"curl {url}/v1/tasks" if all(one.tasks for one in launch.served) else f"manta chat {url}"
 
 
 def stop(target: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
@@ -17,10 +17,10 @@ from serving.tasks.asked import Wrong
 from serving.tasks.batching import Batcher
 from serving.tasks.model import Model, Row
 
-log = logging.getLogger("serving")
-
 PREFIX = "/v1/tasks/"
-ROWS = (1, 2, 4, 8, 16, 32)
+ROWS = (1, 2, 4, 8, 16, 32)  # of a batch, to count them by
+
+T = TypeVar("T")
 
 
 class TaskApp:
@@ -42,6 +42,8 @@ class TaskApp:
             padded.labels(name).inc(filled)
 
         self.batcher = Batcher(model, observe)
+        # Texts become tokens beside the event loop; in one thread, as a tokenizer cannot be used by two at once.
+        self._texts = ThreadPoolExecutor(1, thread_name_prefix="tokens")
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -81,8 +83,7 @@ class TaskApp:
                 for item, place in zip(request.items, places, strict=True)
             ]
 
-        # Long texts take a while to become tokens: the event loop goes on meanwhile.
-        made = await asyncio.to_thread(encoded)
+        made = await self._beside(encoded)
         every = [row for rows in made for row in rows]
         outputs = iter(await self.batcher(every, module.COMPUTE))
         parts = [[next(outputs) for _ in rows] for rows in made]
@@ -93,16 +94,16 @@ class TaskApp:
                 for item, rows, part in zip(request.items, made, parts, strict=True)
             ]
 
-        answers = await asyncio.to_thread(told_of)
+        answers = await self._beside(told_of)
         shaped = getattr(module, "shaped", _plain)(answers, request.several)
         written = sum(len(output) for part in parts for output in part) if module.COMPUTE is passes.answers else 0
         return shaped, sum(row.length for row in every), written
 
     async def embedded(self, told: dict[str, Any]) -> tuple[Any, int, int]:
         """The answer to a request of /v1/embeddings, its tokens, and 0."""
-        body, rows = await asyncio.to_thread(embeddings.read, told, self.model)
+        body, rows = await self._beside(embeddings.read, told, self.model)
         outputs = await self.batcher(rows, passes.vectors)
-        answer = await asyncio.to_thread(embeddings.answer, body, rows, outputs, self.model, self.name)
+        answer = await self._beside(embeddings.answer, body, rows, outputs, self.model, self.name)
         return answer, answer["usage"]["prompt_tokens"], 0
 
     async def probe(self) -> None:
@@ -110,7 +111,16 @@ class TaskApp:
         for task in self.tasks:
             await self.answered(task, TASKS[task].probe(self.model))
 
-    async def _answered(self, path: str, body: bytes, scope: MutableMapping[str, Any]) -> Any:
+    def stop(self) -> None:
+        """End the threads."""
+        self.batcher.stop()
+        self._texts.shutdown(wait=False, cancel_futures=True)
+
+    async def _beside(self, work: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._texts, work, *given)
+
+    async def _answered(self, path: str, body: bytes, scope: MutableMapping[str, Any]) -> bytes:
+        """The answer's body. Raises Wrong."""
         task = path.removeprefix(PREFIX)
         if path == "/v1/embeddings" and EMBEDDINGS in self.tasks:
             answer, read, written = await self.embedded(asked.body(body))
@@ -121,7 +131,8 @@ class TaskApp:
             raise Wrong("model", f"The model `{self.name}` does not answer {path} but {', '.join(routes)}.")
         told = SimpleNamespace(prompt_tokens=read, completion_tokens=written)
         scope.setdefault("state", {})["request_metadata"] = SimpleNamespace(final_usage_info=told)  # as vLLM does
-        return answer
+        # A thousand vectors are tens of megabytes of digits: beside the event loop, too.
+        return (await self._beside(json.dumps, answer)).encode()
 
     async def _tell(self, path: str, send: Send) -> None:
         if path == "/metrics":

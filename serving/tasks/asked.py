@@ -59,7 +59,7 @@ def read(told: Mapping[str, Any], item: Item, parameters: type[BaseModel], loose
     for name in told:
         if name not in (*FIELDS, *beside):
             raise Wrong(
-                _short(name), f"Unknown field `{_short(name)}`{_meant(name, FIELDS)}: give `inputs` and `parameters`."
+                _short(name), f"Unknown field `{_short(name)}`{_meant(name, FIELDS)} Give `inputs` and `parameters`."
             )
     if told.get("inputs") is None:
         raise Wrong("inputs", "`inputs` is missing.")
@@ -90,7 +90,7 @@ def section(name: str, kind: type[Kind], given: Any) -> Kind:
         place = f"{name}.{field}" if name and field else name or field
         if first["type"] == "extra_forbidden":
             known = tuple(kind.model_fields)
-            raise Wrong(_short(place), f"Unknown field `{_short(place)}`{_meant(field, known)}: known are {', '.join(known)}.") from None  # fmt: skip
+            raise Wrong(_short(place), f"Unknown field `{_short(place)}`{_meant(field, known)} Known are {', '.join(known)}.") from None  # fmt: skip
         raise Wrong(place, f"`{place}`: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
@@ -121,7 +121,7 @@ def _object(name: str, given: Any) -> dict[str, Any]:
 
 def _meant(name: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name[:100], known, n=1)
-    return f", did you mean `{close[0]}`?" if close else ""
+    return f", did you mean `{close[0]}`?" if close else "."
 
 
 def _short(name: str) -> str:

@@ -45,5 +45,5 @@ class Transformers:
         return []
 
     def stop(self) -> None:
-        self._tasks.batcher.stop()
+        self._tasks.stop()
         self._held.close()

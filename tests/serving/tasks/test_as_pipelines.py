@@ -172,6 +172,18 @@ def test_what_no_gap_can_be_filled_with(filler: Path, inputs: Any, given: Any, p
     assert re.search(words, said)
 
 
+def test_answers_are_what_hugging_faces_client_reads(judge: Path, tagger: Path, filler: Path) -> None:
+    import huggingface_hub as hub
+
+    judged = ask(tiny.app(judge, "text-classification"), "text-classification", TEXTS[0])
+    read: Any = hub.TextClassificationOutputElement.parse_obj_as_list(judged)
+    assert [one.label for one in read[0]] == [one["label"] for one in judged[0]]
+    filled = ask(tiny.app(filler, "fill-mask"), "fill-mask", "a [MASK] film")
+    assert hub.FillMaskOutputElement.parse_obj_as_list(filled)[0].token == filled[0]["token"]
+    found = ask(tiny.app(tagger, "token-classification"), "token-classification", TEXTS[1])
+    assert hub.TokenClassificationOutputElement.parse_obj_as_list(found)[0].start == found[0]["start"]
+
+
 # --- bodies ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Tasks behind the gateway: who answers, what is listed to whom, what is counted, and requests of all shapes."""
+"""Tasks behind the gateway: who answers, what is listed to whom, what is counted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving import keys
@@ -157,44 +155,3 @@ def test_a_client_that_leaves_is_not_answered(tagger: Path) -> None:
 
     asyncio.run(play())
     assert sent == []
-
-
-PLAIN = st.none() | st.booleans() | st.integers(-5, 10**9) | st.floats() | st.text(max_size=20)
-ANY = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
-)
-NAMES = ("aggregation_strategy", "ignore_labels", "stride", "top_k", "model", "inputs", "parameters")
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    body=st.dictionaries(st.sampled_from(NAMES), ANY, max_size=4)
-    | st.builds(
-        lambda inputs, parameters: {"inputs": inputs, "parameters": parameters},
-        st.text(max_size=40) | st.lists(st.text(max_size=40), max_size=5),
-        st.dictionaries(
-            st.sampled_from(NAMES[:3]),
-            st.sampled_from(["first", "max", "none"]) | st.integers(-2, 80) | ANY,
-            max_size=3,
-        ),
-    )
-)
-def test_no_request_breaks_a_task(tagger: Path, body: dict[str, Any]) -> None:
-    app = _kept(tagger)
-    try:
-        content = json.dumps(body)
-    except ValueError:
-        return
-    answer = tiny.talk(app, lambda client: client.post(NER, content=content))
-    assert answer.status_code in (200, 400), answer.text
-    if answer.status_code == 400:
-        assert answer.json()["error"]["message"]
-
-
-_APPS: dict[Path, Any] = {}
-
-
-def _kept(folder: Path) -> Any:
-    if folder not in _APPS:
-        _APPS[folder] = tiny.app(folder, "token-classification")
-    return _APPS[folder]

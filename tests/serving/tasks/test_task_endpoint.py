@@ -14,7 +14,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from manta import recipe as recipes
-from manta import stage
 from serving import deploy, keys
 from tests.serving.chromium import chromium, find
 from tests.serving.fake_engine import bearer, is_openai_error
@@ -25,12 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 NER = "/v1/tasks/token-classification"
 TEXT = "anna lives in new york"
 MANY = [" ".join(tiny.TEXTS[: 1 + number % 4]) + " cake" * number for number in range(16)]
-
-
-def recipe(output: Path | str, name: str, model: Path, **serve: Any) -> Any:
-    settings = {"port": 0, "dtype": "float32", **serve}
-    made = {"kind": "serve", "name": name, "output": str(output), "model": {"source": str(model)}, "serve": settings}
-    return recipes.validate(made)
+LARGE = {"inputs": [MANY[-1]] * 1000}
 
 
 class Running(NamedTuple):
@@ -46,9 +40,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory, manta_cli: Any) -> Iterat
     file = str(folder / "keys")
     key = keys.create(file, "alice")[1]
     made = folder / "ner.yaml"
-    made.write_text(recipes.to_yaml(recipe(folder, "ner", model, keys_file=file, tokens_per_minute=100_000)))
+    made.write_text(recipes.to_yaml(tiny.recipe(folder, "ner", model, keys_file=file, tokens_per_minute=1_000_000)))
     begun = manta_cli("serve", str(made), "--detach", timeout=300)
     assert begun.returncode == 0, begun.stderr
+    assert "/v1/tasks" in begun.stdout and "manta chat" not in begun.stdout
     state = json.loads((folder / "ner.server/server.json").read_text())
     yield Running(state["url"], key, model)
     ended = manta_cli("serve", "stop", str(made), timeout=120)
@@ -76,22 +71,23 @@ def test_hugging_faces_client_is_answered(endpoint: Running, monkeypatch: pytest
 
 def test_requests_that_come_together_are_computed_together_and_answered_as_alone(endpoint: Running) -> None:
     alone = [ask(endpoint, NER, {"inputs": text}).json() for text in MANY]
+    begun = batches(endpoint)
+    ask(endpoint, NER, LARGE)
     before = batches(endpoint)
     together = asyncio.run(at_once(endpoint))
     after = batches(endpoint)
     for one, other in zip(alone, together, strict=True):
         assert [entity | {"score": 0} for entity in one] == [entity | {"score": 0} for entity in other]
         assert [entity["score"] for entity in one] == pytest.approx([entity["score"] for entity in other], abs=1e-5)
-    assert after[1] - before[1] == len(MANY)
-    assert after[0] - before[0] < len(MANY), "none of them went together"
+    assert after[1] - before[1] == len(MANY) + len(LARGE["inputs"])
+    assert after[0] - before[0] < before[0] - begun[0] + len(MANY), "each of them was computed alone"
 
 
 async def at_once(endpoint: Running) -> list[Any]:
-    """The answers to MANY, all asked at the same moment."""
+    """The answers to MANY, all asked at the same moment, while a request of many texts keeps the model at work."""
     async with httpx.AsyncClient(base_url=endpoint.url, headers=bearer(endpoint.key), timeout=60) as client:
-        return [
-            told.json() for told in await asyncio.gather(*(client.post(NER, json={"inputs": text}) for text in MANY))
-        ]
+        bodies = [LARGE, *({"inputs": text} for text in MANY)]
+        return [told.json() for told in await asyncio.gather(*(client.post(NER, json=body) for body in bodies))][1:]
 
 
 def batches(endpoint: Running) -> tuple[float, float]:
@@ -143,30 +139,5 @@ def test_what_the_endpoint_says_of_itself(endpoint: Running) -> None:
     assert listed == [{"id": "token-classification", "object": "task", "models": ["ner"]}]
     answer = ask(endpoint, NER, {"inputs": TEXT})
     assert len(answer.headers["x-manta-fingerprint"]) == 64
-    assert int(answer.headers["x-ratelimit-limit-tokens"]) == 100_000
+    assert int(answer.headers["x-ratelimit-limit-tokens"]) == 1_000_000
     assert httpx.get(f"{endpoint.url}/ready").status_code == 200
-
-
-def test_the_serve_stage_asks_a_question_of_the_task(ray_session: Any, output: str, silent: Any) -> None:
-    model = tiny.bert(Path(output) / "model", "BertModel")
-    outcome = stage.run(recipe(output, "vectors", model, smoke=["a good film"]), silent)
-    [entry] = json.loads((Path(output) / "vectors/transcript.json").read_text())
-    assert (entry["question"], entry["task"], len(entry["answer"])) == ("a good film", "feature-extraction", 32)
-    assert entry["fingerprint"] == outcome.artifact.manifest["inputs"]["model.source"]["fingerprint"]
-    assert "first_token_ms" not in outcome.artifact.metrics
-
-
-def test_openais_client_is_given_vectors(ray_session: Any, tmp_path: Path, silent: Any) -> None:
-    import openai
-
-    model = tiny.bert(tmp_path / "model", "BertModel")
-    with (
-        deploy.endpoint(recipe(tmp_path, "vectors", model), silent, own_key=True) as running,
-        openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0) as client,
-    ):
-        told = client.embeddings.create(model="vectors", input=tiny.TEXTS)
-        assert [len(one.embedding) for one in told.data] == [32] * len(tiny.TEXTS)
-        alone = client.embeddings.create(model="vectors", input=tiny.TEXTS[1], encoding_format="float")
-        assert told.data[1].embedding == pytest.approx(alone.data[0].embedding, abs=1e-5)
-        with pytest.raises(openai.BadRequestError, match="dimensions"):
-            client.embeddings.create(model="vectors", input="a", dimensions=7)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import jsonschema
 
+from manta import recipe as recipes
 from manta.tasks.labels import store_input_names
 from serving.tasks.app import TaskApp
 from serving.tasks.described import TASK_SHAPES
@@ -72,3 +73,9 @@ def refused(made: TaskApp, task: str, inputs: Any, **parameters: Any) -> tuple[s
 def post(made: TaskApp, task: str, body: Any) -> httpx.Response:
     answer: httpx.Response = talk(made, lambda client: client.post(f"/v1/tasks/{task}", content=json.dumps(body)))
     return answer
+
+
+def recipe(output: Path | str, name: str, model: Path, **serve: Any) -> Any:
+    settings = {"port": 0, "dtype": "float32", **serve}
+    made = {"kind": "serve", "name": name, "output": str(output), "model": {"source": str(model)}, "serve": settings}
+    return recipes.validate(made)
