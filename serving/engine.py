@@ -192,6 +192,7 @@ def refuse_wrong_types(app: Any) -> None:
         return JSONResponse({"error": told}, 400)
 
     app.add_exception_handler(AttributeError, answer)
+    app.middleware_stack = app.build_middleware_stack()  # vLLM has built it already, with the handlers of then
 
 
 @contextlib.contextmanager
