@@ -98,9 +98,18 @@ GOALS = (
     Goal("compress_prune", "vocabulary_ppl_ratio", "the same: perplexity of that text", most=1.005),
     Goal("serve", "throughput_vs_vllm_1", "serving, throughput at 1 client: over bare vLLM", least=0.95),
     Goal("serve", "throughput_vs_vllm_8", "the same at 8 clients", least=0.95),
+    Goal("serve", "throughput_vs_vllm_32", "the same at 32 clients", least=0.95),
     Goal("serve", "ttft_p50_extra_ms", "time to the first token beyond bare vLLM, median", most=10),
+    Goal("serve", "ttft_p99_extra_ms", "the same, 99th percentile", most=25),
+    Goal("serve", "itl_p99_vs_vllm", "time between tokens, 99th percentile: over bare vLLM", most=1.2),
     Goal("serve", "cpu_vs_vllm", "CPU per request: over bare vLLM", most=1.8),
     Goal("serve", "ready_extra_seconds", "ready after bare vLLM", most=5),
+    Goal("serve", "failed_on_replica_kill", "kill -9 of one of two replicas, 500 requests: not answered", most=0),
+    Goal("serve", "hung_on_replica_kill", "the same: answers that never ended", most=0),
+    Goal("serve", "replica_kill_back_s", "the same: until there are two again"),
+    Goal("serve", "engine_kill_error_s", "kill -9 of one of two engines: errors for", most=2),
+    Goal("serve_hostile", "hostile_throughput_share", "throughput left beside a thousand hostile clients", least=0.9),
+    Goal("serve_hostile", "hostile_memory_growth", "memory after such crowds: over after the first", most=1.05),
 )
 
 

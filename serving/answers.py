@@ -27,6 +27,7 @@ class Problem(NamedTuple):
     code: str
     message: str
     retry_after: int | None = None
+    allow: str | None = None  # the methods that a path takes
 
 
 class Refused(Exception):
@@ -65,7 +66,8 @@ FOREIGN_ORIGIN = invalid(
 
 
 def wrong_method(path: str, method: str, right: str) -> Problem:
-    return invalid(405, "method_not_allowed", f"{path} does not take {method}: use {right}.")
+    problem = invalid(405, "method_not_allowed", f"{path} does not take {method}: use {right}.")
+    return problem._replace(allow=right)
 
 
 def unknown_url(path: str, method: str) -> Problem:
@@ -93,6 +95,10 @@ def wrong_model(model: str, path: str, paths: Sequence[str]) -> Problem:
 
 def too_large(limit: int) -> Problem:
     return invalid(413, "request_too_large", f"The request's body is over the limit of {limit:,} bytes.")
+
+
+def too_many(limit: int) -> Problem:
+    return invalid(400, "too_many_answers", f"`n` times the prompts of a request is over the limit of {limit}.")
 
 
 def over_rate(what: str, limit: int, wait: int) -> Problem:
@@ -198,6 +204,8 @@ class Answer:
         extra: tuple[Header, ...] = ()
         if problem.retry_after is not None:
             extra += ((b"retry-after", str(problem.retry_after).encode()),)
+        if problem.allow is not None:
+            extra += ((b"allow", problem.allow.encode()),)
         if problem.status == 401:
             extra += ((b"www-authenticate", b"Bearer"),)
         if problem.status in (408, 413):

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from multiprocessing import forkserver
 from typing import Any
@@ -17,9 +18,11 @@ from unittest import mock
 from manta.storage import Folder
 from serving.adapters import room
 from serving.launch import Served, system_fingerprint
+from serving.openapi import add_route
 from serving.signature import signed
 
 GPU_SLOTS = 8  # adapters in one batch on GPUs, where each slot takes memory; the others wait their turn
+READING = "request_body_to_args"  # FastAPI's function that makes a body what a route takes
 
 
 def environment(cpus: int, gpus: int) -> dict[str, str]:
@@ -47,7 +50,7 @@ def arguments(served: Served, model: str, adapters: Mapping[str, str] | None = N
     flags = ["--model", model, "--served-model-name", served.name, "--dtype", served.dtype, "--seed", str(served.seed)]
     flags += ["--load-format", "safetensors", "--max-num-seqs", str(served.max_ongoing_requests)]
     flags += ["--fingerprint-mode", "custom", "--fingerprint-value", system_fingerprint(served.fingerprint)]
-    flags += ["--disable-fastapi-docs"]
+    flags += ["--disable-fastapi-docs", "--enable-auto-tool-choice", "--tool-call-parser", served.tool_parser]
     if served.otlp_endpoint is not None:
         flags += ["--otlp-traces-endpoint", served.otlp_endpoint]
     if served.max_model_len is not None:
@@ -166,10 +169,30 @@ async def _start(flags: list[str]) -> tuple[Any, Any]:
         await init_app_state(client, app.state, args, tasks)
         for path in app.state.openai_serving_models.base_model_paths:
             path.model_path = path.name  # /v1/models would tell clients where on this machine the model lies
+        add_route(app)
+        refuse_wrong_types(app)
     except BaseException:
         client.shutdown()
         raise
     return client, app
+
+
+def refuse_wrong_types(app: Any) -> None:
+    """Have vLLM's server (a FastAPI application) answer 400 where its reading of a body trips over a value's type.
+
+    Its own checks ask some fields for parts before it is known that they have any (AttributeError), and that would be
+    a 500. The same error from anywhere else stays one.
+    """
+    from fastapi.responses import JSONResponse
+
+    async def answer(_: Any, error: Exception) -> JSONResponse:
+        if not any(frame.f_code.co_name == READING for frame, _ in traceback.walk_tb(error.__traceback__)):
+            raise error
+        told = {"message": "A field of the request has a value of a wrong type.", "type": "BadRequestError", "param": None, "code": 400}  # fmt: skip
+        return JSONResponse({"error": told}, 400)
+
+    app.add_exception_handler(AttributeError, answer)
+    app.middleware_stack = app.build_middleware_stack()  # vLLM has built it already, with the handlers of then
 
 
 @contextlib.contextmanager

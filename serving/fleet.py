@@ -15,6 +15,7 @@ from serving.answers import DOWN, FATAL, STREAM, Header, Receive, Refused, Send
 from serving.launch import Launch
 from serving.private import AT_WORK, MODEL, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
 from serving.relay import Connection, Head, Lines, Lost, Place
+from serving.routes import OPENAPI_PATH
 from serving.scrape import merged
 from serving.team import Handle, Team
 
@@ -41,6 +42,8 @@ class Fleet:
         """Raises Refused where there is no replica in time, BrokenOff where one went away in the middle of its answer."""
         if scope["path"] == "/metrics":
             return await self._tell_metrics(send)
+        if scope["path"] == OPENAPI_PATH:
+            return await self._tell_routes(send)
         served = self.launch.find(scope["state"]["model"])
         assert served is not None, "the gateway lets through only models that are served"
         body = (await receive())["body"]
@@ -162,6 +165,19 @@ class Fleet:
             except Lost:
                 self._lose(team, replica, place)
         raise Lost()
+
+    async def _tell_routes(self, send: Send) -> None:
+        """What an engine that writes text says of its routes; all of them say the same. Raises Refused."""
+        team = next(team for team in self.teams.values() if not team.served.tasks)
+        until = asyncio.get_running_loop().time() + PROBE_SECONDS
+        while (found := await team.choose(until)) is not None:
+            replica, place = found
+            try:
+                async with self._answer(place, "GET", OPENAPI_PATH, (), b"", None) as (connection, head):
+                    return await _carry(connection, head, {}, send)
+            except Lost:
+                self._lose(team, replica, place)
+        raise Refused(DOWN)
 
     async def _tell_metrics(self, send: Send) -> None:
         told = await asyncio.gather(*(team.metrics() for team in self.teams.values()))

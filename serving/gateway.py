@@ -16,12 +16,13 @@ from serving.engine import usage
 from serving.inbox import Inbox, Kept, read_body
 from serving.keys import ANONYMOUS, Key, Ring, Unreadable
 from serving.launch import Launch
-from serving.limits import Limits, estimate, prompt_estimate
+from serving.limits import MAX_TEXTS, Limits, estimate, prompt_estimate, texts
 from serving.listing import fingerprint_headers, listing, tasks
 from serving.meters import Meters
+from serving.openapi import Page
 from serving.page import files
 from serving.probe import Engine, Probe
-from serving.routes import COUNTED, PROBES, ROUTES, TASKS_PATH, paths
+from serving.routes import COUNTED, OPENAPI_PATH, PROBES, ROUTES, TASKS_PATH, paths
 
 log = logging.getLogger("serving")
 
@@ -51,6 +52,7 @@ class Gateway:
         self._listed = listing(launch)
         self._probe = Probe(engine, clock)
         self._page = files()
+        self._openapi = Page(app, launch)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -153,6 +155,8 @@ class Gateway:
         asked.model = model
         if served not in able:
             return answers.wrong_model(model, asked.path, paths(served))
+        if texts(wanted) > MAX_TEXTS:
+            return answers.too_many(MAX_TEXTS)
         if self._is_full(served.name):  # here, as others came while the body was on its way
             return answers.BUSY
         answer.headers[: len(self._fingerprint)] = self._fingerprints[model]
@@ -220,6 +224,12 @@ class Gateway:
             return None
         if scope["path"] == TASKS_PATH:
             await answer.json(200, {"object": "list", "data": tasks(self.launch, key.may_ask)})
+            return None
+        if scope["path"] == OPENAPI_PATH:
+            told = await self._openapi.body(scope, receive, tuple(filter(key.may_ask, self.launch.models)))
+            if isinstance(told, Problem):
+                return told
+            await answer.plain(200, told, ((b"content-type", b"application/json"),))
             return None
         kept = Kept()
         if scope["path"] == "/metrics":

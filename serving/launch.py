@@ -51,6 +51,7 @@ class Served:
     max_model_len: int | None
     longest: int | None  # tokens of prompt and answer that it takes; None: its configuration does not say plainly
     dtype: str
+    tool_parser: str  # of vLLM's: how a model that writes text writes calls of tools
     kv_cache_gib: float
     cpus: int
     gpus: int
@@ -217,6 +218,7 @@ def _served(
         max_model_len=length,
         longest=length or _longest(config),
         dtype=_own(section.dtype, settings.dtype),
+        tool_parser=_own(section.tool_parser, settings.tool_parser),
         kv_cache_gib=_own(section.kv_cache_gib, settings.kv_cache_gib),
         cpus=_own(section.cpus_per_replica, resources.cpus_per_replica),
         gpus=gpus,

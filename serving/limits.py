@@ -10,6 +10,9 @@ from typing import Any
 from serving.answers import Problem, over_rate
 from serving.keys import Key
 
+MAX_TEXTS = (
+    128  # that one request may have written, as OpenAI's `n`; vLLM alone would take 16,384, and any list of prompts
+)
 BYTES_PER_TOKEN = 4  # of a prompt, before it is known: what English has in common tokenizers
 
 
@@ -111,8 +114,14 @@ def estimate(body: bytes, asked: Mapping[str, Any]) -> int:
         asked = asked["parameters"]
     names = ("max_completion_tokens", "max_tokens", "max_new_tokens")
     longest = next((asked[name] for name in names if _counts(asked.get(name))), 0)
-    answers = asked["n"] if _counts(asked.get("n")) else 1
-    return prompt_estimate(body) + longest * answers
+    return prompt_estimate(body) + longest * texts(asked)
+
+
+def texts(asked: Mapping[str, Any]) -> int:
+    """How many texts a request has written: `n` for each of its prompts, of which it may bring a list."""
+    prompt = asked.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return prompts * (asked["n"] if _counts(asked.get("n")) else 1)
 
 
 def _counts(value: object) -> bool:

@@ -10,6 +10,7 @@ TEXT_PATHS = ("/v1/chat/completions", "/v1/completions")
 TOKEN_PATHS = ("/tokenize", "/detokenize")
 EMBEDDINGS_PATH = "/v1/embeddings"
 TASKS_PATH = "/v1/tasks"
+OPENAPI_PATH = "/openapi.json"
 TASK_PATHS = {name: f"{TASKS_PATH}/{name}" for name in TASKS}
 
 # What reaches the engine: path -> method. Everything else of the engine's own server stays closed.
@@ -17,6 +18,7 @@ ROUTES = {
     "/v1/models": "GET",
     TASKS_PATH: "GET",
     "/metrics": "GET",
+    OPENAPI_PATH: "GET",
     **dict.fromkeys((*TEXT_PATHS, *TOKEN_PATHS, EMBEDDINGS_PATH, *TASK_PATHS.values()), "POST"),
 }
 COUNTED = frozenset({*TEXT_PATHS, EMBEDDINGS_PATH, *TASK_PATHS.values()})  # whose tokens limits count

@@ -108,6 +108,10 @@ def refuse_unread(role: str, name: str, section: ServeModel, tasks: tuple[str, .
             f"{role}.adapters = {', '.join(section.adapters)}: {name} answers {', '.join(tasks)}, and only models that write text have "
             "adapters: merge it (adapt.merge: true) and serve what comes of it"
         )
+    if section.tool_parser is not None:
+        raise InputError(
+            f"{role}.tool_parser = {section.tool_parser!r}: {name} answers {', '.join(tasks)}, and calls no tools: leave it out"
+        )
     if gpus > 1:
         raise InputError(
             f"{role}.gpus_per_replica = {gpus}: {name} answers {', '.join(tasks)} on one GPU: set it to 1, or more replicas"

@@ -104,6 +104,13 @@ def test_links_and_paths_in_a_page_exist(page: str) -> None:
     assert not missing, f"{page} points at what does not exist: {missing}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text_of(page))
+    missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in text_of(file)]
+    assert not missing, f"{page} names tests that do not exist: {missing}"
+
+
 def test_the_results_table_is_what_the_results_make() -> None:
     script = ROOT / "benchmarks" / "report.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=60, check=False)

@@ -24,7 +24,7 @@ USAGE = (7, 3)  # tokens of prompt and answer that it tells of every answer
 def served(**changes: Any) -> Served:
     plain: dict[str, Any] = {
         "name": "tiny", "model": "/m", "fingerprint": FINGERPRINT, "runner": "vllm", "tasks": (), "adapters": (),
-        "max_model_len": None, "longest": 256, "dtype": "bfloat16", "kv_cache_gib": 1.0, "cpus": 1, "gpus": 0,
+        "max_model_len": None, "longest": 256, "dtype": "bfloat16", "tool_parser": "hermes", "kv_cache_gib": 1.0, "cpus": 1, "gpus": 0,
         "min_replicas": 1, "max_replicas": 1, "max_ongoing_requests": 2, "max_prompt_tokens": None, "otlp_endpoint": None,
         "seed": 0,
     }  # fmt: skip

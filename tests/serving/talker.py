@@ -136,9 +136,15 @@ def served(talker: Talker, launch: Launch, tasks: Sequence[str] = ()) -> Iterato
     [one] = launch.served
     models = [dataclasses.replace(one, name=name) for name in CHATTERS]
     models += [dataclasses.replace(one, name=f"model-{task}", tasks=(task,), mask_token="[MASK]") for task in tasks]
-    launch = dataclasses.replace(launch, served=tuple(models))
+    with listening(talker, dataclasses.replace(launch, served=tuple(models))) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def listening(engine: Any, launch: Launch) -> Iterator[str]:
+    """The gateway around `engine` on a free loopback port, in a thread. Yields its URL."""
     config = uvicorn.Config(
-        Gateway(talker, talker, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+        Gateway(engine, engine, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from serving import access, keys
+from serving import access, answers, keys
 from serving.meters import Meters
 from tests.architecture.source_tree import ROOT
 from tests.serving.fake_engine import CHAT, KEY, FakeEngine, bearer, hashed, talk
@@ -161,6 +162,13 @@ class TestMetrics:
 
         text = talk(FakeEngine(), story)
         assert len([line for line in text.splitlines() if line.startswith("manta_requests_total")]) == 3
+
+    def test_alerts_ask_for_what_there_is(self):
+        rules = yaml.safe_load((ROOT / "cluster" / "alerts.yaml").read_text())["groups"][0]["rules"]
+        named = {name for rule in rules for name in re.findall(r"\bmanta_\w+", rule["expr"])}
+        assert len(rules) >= 5 and named <= Meters({}).names()
+        reasons = {reason for rule in rules for reason in re.findall(r'reason="(\w+)"', rule["expr"])}
+        assert reasons == {answers.BUSY.code, answers.UNAUTHORIZED.code}
 
     def test_the_dashboard_shows_only_what_there_is(self):
         """Manta's own metrics, and vLLM's by the names in its source."""

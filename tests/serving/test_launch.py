@@ -170,6 +170,16 @@ class TestAddress:
             launch.prepare(recipe(tmp_path, str(make_model(tmp_path / "m")), min_replicas=3, max_replicas=2))
 
 
+def test_calls_of_tools_are_read_as_the_recipe_says(tmp_path):
+    """Each model may have its own way to write them; without the flags vLLM would refuse every request with tools."""
+    model = str(make_model(tmp_path / "m"))
+    [plain] = launch.prepare(recipe(tmp_path, model)).served
+    flags = engine.arguments(plain, model)
+    assert flags[flags.index("--tool-call-parser") + 1] == "hermes" and "--enable-auto-tool-choice" in flags
+    [other] = launch.prepare(recipe(tmp_path, model, tool_parser="llama3_json")).served
+    assert "llama3_json" in engine.arguments(other, model)
+
+
 def test_traces_go_where_the_recipe_says(tmp_path):
     model = str(make_model(tmp_path / "m"))
     [traced] = launch.prepare(recipe(tmp_path, model, otlp_endpoint="http://c:4317")).served

@@ -152,8 +152,19 @@ def test_giving_back_never_fills_more_than_a_minute(now):
     ("asked", "tokens"),
     [
         ({}, 3), ({"max_tokens": 10}, 13), ({"max_completion_tokens": 20, "max_tokens": 10}, 23), ({"max_tokens": 5, "n": 4}, 23),
+        ({"max_tokens": 5, "n": 2, "prompt": ["a", "b", "c"]}, 33), ({"max_tokens": 5, "prompt": [[1, 2], [3]]}, 13),
+        ({"max_tokens": 5, "prompt": [1, 2, 3]}, 8), ({"max_tokens": 5, "prompt": []}, 8),
         ({"max_tokens": "many", "n": None}, 3), ({"max_tokens": -5}, 3), ({"max_tokens": True}, 3), ({"max_tokens": 10**400}, 3),
     ],
 )  # fmt: skip
 def test_what_a_request_may_use(asked, tokens):
     assert limits.estimate(b"x" * 8, asked) == tokens
+
+
+@pytest.mark.parametrize(("asked", "status"), [({"n": 128}, 200), ({"n": 129}, 400), ({"prompt": ["a"] * 129}, 400)])
+def test_one_request_does_not_ask_for_the_work_of_thousands(asked, status):
+    engine = FakeEngine()
+    answer = talk(engine, lambda client: client.post("/v1/completions", json=asked), max_body_bytes=10_000)
+    assert (answer.status_code, len(engine.seen)) == (status, int(status == 200))
+    if status == 400:
+        assert answer.json()["error"]["code"] == "too_many_answers" and "128" in answer.json()["error"]["message"]

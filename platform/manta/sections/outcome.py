@@ -122,6 +122,7 @@ class ServeSettings(Section):
     keys_file: str | None = Field(None, description="file of `manta keys`, local or s3://...; none: loopback only")
     max_model_len: Positive | None = None
     dtype: ServeDtype = "bfloat16"
+    tool_parser: str = Field("hermes", description="how the model writes calls of tools: a name of vLLM's tool parsers")
     min_replicas: NonNegative = Field(
         1, description="0: none while nobody asks; the next request waits for one to start"
     )
@@ -184,6 +185,7 @@ class ServeModel(Section):
     max_replicas: Positive | None = None
     max_model_len: Positive | None = None
     dtype: ServeDtype | None = None
+    tool_parser: str | None = None
     kv_cache_gib: PositiveFloat | None = None
     cpus_per_replica: Positive | None = None
     gpus_per_replica: NonNegative | None = None

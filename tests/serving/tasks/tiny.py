@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 
 from manta import recipe as recipes
 from manta.tasks.labels import store_input_names
 from serving.tasks.app import TaskApp
+from serving.tasks.described import TASK_SHAPES
 from serving.tasks.model import Model
 from tests.tasks import labelled
 
@@ -50,9 +52,12 @@ def talk(made: TaskApp, story: Callable[[httpx.AsyncClient], Awaitable[Any]]) ->
 
 
 def ask(made: TaskApp, task: str, inputs: Any, **parameters: Any) -> Any:
-    """The answer to one request."""
-    answer = post(made, task, {"inputs": inputs, "parameters": parameters})
+    """The answer to one request. Both are as the endpoint's OpenAPI page says."""
+    body = {"inputs": inputs, "parameters": parameters}
+    answer = post(made, task, body)
     assert answer.status_code == 200, answer.text
+    for part, shape in zip((body, answer.json()), TASK_SHAPES[task], strict=True):
+        jsonschema.validate(part, shape)
     return answer.json()
 
 
