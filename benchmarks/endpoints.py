@@ -18,8 +18,8 @@ from typing import Any
 from manta import recipe as recipes
 from manta.schema import ServeRecipe
 from serving import launch as launches
-from serving.address import take_port
-from serving.engine import arguments, environment
+from serving.engines.vllm import arguments, environment
+from serving.fleet.address import take_port
 
 START_SECONDS = 240.0
 # The bare server: vLLM's own entry point with its own HTTP server and routes.

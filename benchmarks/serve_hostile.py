@@ -17,7 +17,7 @@ from endpoints import Server, endpoint, serve_recipe
 from serve_crowd import CLIENTS, PAUSE_SECONDS
 from serve_load import TOKENS, Load
 
-from serving import keys
+from serving.door import keys
 
 CLIENTS_AT_WORK = 8
 CROWD_SECONDS = 180.0  # more than any run; a crowd ends with the run that it was called for

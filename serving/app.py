@@ -11,7 +11,7 @@ from manta import recipe as recipes
 from manta.errors import InputError
 from manta.schema import ServeRecipe
 from serving import launch as launches
-from serving import scale
+from serving.fleet import scale
 from serving.launch import Launch, Served
 
 ENDPOINT, FRONT, REPLICAS = "Endpoint", "Front", "Replica-"  # names of deployments; a model's follows the last
@@ -26,10 +26,11 @@ class Endpoint:
     """The only replica of an endpoint's only model, with the gateway around it: it opens the endpoint's port itself."""
 
     async def __init__(self, launch: Launch) -> None:  # type: ignore[misc] # Serve awaits it
-        from serving import access, ports
-        from serving.gateway import Gateway
-        from serving.runners import RUNNERS
-        from serving.server import listen
+        from serving.door import access
+        from serving.door.gateway import Gateway
+        from serving.door.server import listen
+        from serving.engines.runners import RUNNERS
+        from serving.fleet import ports
 
         ports.keep_private()
         [served] = launch.served
@@ -68,10 +69,10 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
-    from serving import cores
-    from serving.front import Front
-    from serving.replica import Replica
-    from serving.routing import ROUTERS
+    from serving.fleet import cores
+    from serving.fleet.front import Front
+    from serving.fleet.replica import Replica
+    from serving.fleet.routing import ROUTERS
 
     if direct:
         [served] = launch.served
@@ -115,7 +116,7 @@ def _deployment(body: type, name: str, served: Served, launch: Launch, drain_sec
     """The deployment of what runs a model."""
     from ray import serve
 
-    from serving.engine import environment
+    from serving.engines.vllm import environment
 
     return serve.deployment(
         body,

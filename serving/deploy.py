@@ -19,8 +19,8 @@ from manta.artifact import Resolved
 from manta.errors import InputError, StageFailed
 from manta.progress import Progress
 from manta.schema import ServeRecipe
-from serving import keys
 from serving import launch as launches
+from serving.door import keys
 from serving.launch import Launch
 
 START_SECONDS = 900.0  # a large model from slow storage; a failed constructor is reported at once

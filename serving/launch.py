@@ -18,11 +18,11 @@ from manta.errors import InputError
 from manta.schema import ServeRecipe
 from manta.sections.outcome import ServeModel
 from manta.storage import Folder
-from serving import keys, origins
-from serving.adapters import find_adapter, require_fit
-from serving.address import require_safe_host, take_port
+from serving.door import keys, origins
+from serving.engines.adapters import find_adapter, require_fit
+from serving.fleet.address import require_safe_host, take_port
+from serving.fleet.scale import Scale
 from serving.proof import require_proof
-from serving.scale import Scale
 from serving.tasks import which
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Served:
     name: str  # what clients write as `model`
     model: str  # path or URL of the Hugging Face directory
     fingerprint: str  # of the artifact that is served
-    runner: str  # a key of serving.runners.RUNNERS
+    runner: str  # a key of serving.engines.runners.RUNNERS
     tasks: tuple[str, ...]  # Hugging Face's names of what it answers below /v1/tasks/; none: it writes text
     adapters: tuple[Adapter, ...]
     max_model_len: int | None
@@ -92,7 +92,7 @@ class Launch:
     cors_origins: tuple[str, ...]
     access_log: str | None  # folder
     front: bool  # a Front of its own, even for one replica
-    routing: str  # a key of serving.routing.ROUTERS
+    routing: str  # a key of serving.fleet.routing.ROUTERS
     hold_seconds: float  # a request waits so long for a replica where there is none
     scale: Scale
 

@@ -171,7 +171,7 @@ def run_bench_serve(args: argparse.Namespace) -> int:
 
 
 def run_keys(args: argparse.Namespace) -> int:
-    from serving import keys
+    from serving.door import keys
 
     if args.action == "list":
         known = keys.read(args.file)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from serving.answers import Receive, Send
+from serving.door.answers import Receive, Send
 from serving.tasks import EMBEDDINGS, TASKS, asked, embeddings, passes
 from serving.tasks.asked import Wrong
 from serving.tasks.batching import Batcher

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from manta.storage import Folder
-from serving.answers import App
+from serving.door.answers import App
 from serving.launch import Served
 from serving.tasks.app import TaskApp
 from serving.tasks.model import Model

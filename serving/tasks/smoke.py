@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from manta.errors import StageFailed
+from serving.door.routes import TASK_PATHS
 from serving.launch import Served
-from serving.routes import TASK_PATHS
 
 # What is asked where serve.smoke holds nothing that suits the task.
 USUAL: dict[str, Any] = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from serving.gateway import Gateway
+from serving.door.gateway import Gateway
+from serving.fleet.scale import Scale
 from serving.launch import Launch, Served
-from serving.scale import Scale
 
 KEY = "sk-test-0123456789abcdef"
 FINGERPRINT = "ab" * 32

@@ -13,14 +13,15 @@ from typing import Any
 
 import httpx
 
-from serving import routing, server
-from serving.fleet import Fleet
-from serving.gateway import Gateway
-from serving.inbox import read_body
+from serving.door import server
+from serving.door.gateway import Gateway
+from serving.door.inbox import read_body
+from serving.engines.runners import RUNNERS
+from serving.fleet import routing
+from serving.fleet.fleet import Fleet
+from serving.fleet.private import Private
+from serving.fleet.replica import Replica
 from serving.launch import Served
-from serving.private import Private
-from serving.replica import Replica
-from serving.runners import RUNNERS
 from tests.serving.fake_engine import CHAT, FakeEngine, begin, chunk, event, finish, launch, reply, served
 
 DAMAGED = "damaged"

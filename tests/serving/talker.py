@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 
-from serving.gateway import Gateway
+from serving.door.gateway import Gateway
 from serving.launch import Launch
 
 ANSWER = [

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving import access, answers, keys
-from serving.meters import Meters
+from serving.door import access, answers, keys
+from serving.door.meters import Meters
 from tests.architecture.source_tree import ROOT
 from tests.serving.fake_engine import CHAT, KEY, FakeEngine, bearer, hashed, talk
 

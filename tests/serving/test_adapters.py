@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 from manta import recipe as recipes
 from manta.errors import InputError
 from manta.storage import Folder
-from serving import engine, launch
-from serving.adapters import room
+from serving import launch
+from serving.engines import vllm as engine
+from serving.engines.adapters import room
 from serving.launch import Launch, Served
 from tests.serving import lora
 

@@ -16,10 +16,11 @@ import yaml
 from manta import cli
 from manta import recipe as recipes
 from manta.errors import InputError
-from serving import app, keys
-from serving.address import take_port
+from serving import app
 from serving.config import serve_config
 from serving.deploy import is_ready
+from serving.door import keys
+from serving.fleet.address import take_port
 from tests.serving import lora
 
 

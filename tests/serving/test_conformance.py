@@ -14,7 +14,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from manta.progress import Progress
-from serving import deploy, keys
+from serving import deploy
+from serving.door import keys
 from tests.serving.fuzz import fuzz
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

@@ -17,7 +17,8 @@ import pytest
 
 from manta.errors import InputError
 from manta.progress import Progress
-from serving import deploy, keys, launch
+from serving import deploy, launch
+from serving.door import keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from manta.errors import InputError
-from serving import origins
-from serving.gateway import Gateway
+from serving.door import origins
+from serving.door.gateway import Gateway
 from tests.serving.fake_engine import CHAT, KEY, FakeEngine, bearer, hashed, is_openai_error, launch, talk
 
 PAGE = "https://app.example.org"
@@ -86,7 +86,7 @@ class TestTime:
         assert engine.stopped == 1
 
     def test_an_engine_that_does_not_listen_is_left(self, monkeypatch):
-        monkeypatch.setattr("serving.gateway.GRACE_SECONDS", 0.05)
+        monkeypatch.setattr("serving.door.gateway.GRACE_SECONDS", 0.05)
 
         async def story(client):
             late = await client.post(CHAT, json={"do": "deaf"})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serving import relay, team
+from serving.fleet import relay, team
 from tests.serving.fake_engine import CHAT, USAGE, is_openai_error
 from tests.serving.fake_fleet import play, receiving, until, who, words
 
@@ -64,7 +64,7 @@ class TestCarrying:
         assert kept == [1] and len(crew.runners["a"].seen) == 5
 
     def test_a_connection_that_the_replica_closed_as_idle_is_no_loss(self, monkeypatch):
-        monkeypatch.setattr("serving.server.KEEP_ALIVE_SECONDS", 0.05)
+        monkeypatch.setattr("serving.door.server.KEEP_ALIVE_SECONDS", 0.05)
 
         async def story(crew, client, fleet):
             first = await who(client)
@@ -204,8 +204,8 @@ class TestHealth:
         assert play(story) >= 1
 
     def test_without_any_it_is_not_ready(self, monkeypatch):
-        monkeypatch.setattr("serving.fleet.PROBE_SECONDS", 0.1)
-        monkeypatch.setattr("serving.fleet.ALIVE_SECONDS", 0.1)
+        monkeypatch.setattr("serving.fleet.fleet.PROBE_SECONDS", 0.1)
+        monkeypatch.setattr("serving.fleet.fleet.ALIVE_SECONDS", 0.1)
 
         async def story(crew, client, fleet):
             for one in crew.runners.values():

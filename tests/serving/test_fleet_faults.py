@@ -7,8 +7,8 @@ import asyncio
 import httpx
 import pytest
 
-from serving import team
-from serving.private import PROBE
+from serving.fleet import team
+from serving.fleet.private import PROBE
 from tests.serving.fake_engine import CHAT, is_openai_error
 from tests.serving.fake_fleet import play, until, who, words
 

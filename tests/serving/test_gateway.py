@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from serving.gateway import Gateway
-from serving.limits import Rate
+from serving.door.gateway import Gateway
+from serving.door.limits import Rate
 from tests.serving.fake_engine import CHAT, FINGERPRINT, KEY, FakeEngine, hashed, is_openai_error, launch, talk
 
 
@@ -118,7 +118,7 @@ def test_a_body_of_exactly_the_limit_arrives_whole_also_in_pieces():
 
 
 def test_a_client_that_never_sends_its_body_is_let_go(monkeypatch):
-    monkeypatch.setattr("serving.answers.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("serving.door.answers.BODY_SECONDS", 0.05)
 
     async def forever():
         yield b"{"

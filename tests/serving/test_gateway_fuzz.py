@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway import ROUTES, Gateway
+from serving.door.gateway import ROUTES, Gateway
 from tests.serving.described_engine import DescribedEngine
 from tests.serving.fake_engine import KEY, hashed, launch
 

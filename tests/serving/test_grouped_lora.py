@@ -17,7 +17,7 @@ SLOTS, RANK, INWARD, OUTWARD = 4, 3, 10, 7
 
 @pytest.fixture(scope="module")
 def wrapper() -> Any:
-    from serving.grouped_lora import GroupedLora
+    from serving.engines.grouped_lora import GroupedLora
 
     return GroupedLora(64, 16, "cpu")
 
@@ -61,8 +61,6 @@ def test_embeddings_take_the_second_matrix_alone(wrapper):
 
 
 def test_the_engines_process_uses_it():
-    asked = (
-        "import serving.preload; from vllm.platforms.cpu import CpuPlatform; print(CpuPlatform.get_punica_wrapper())"
-    )
+    asked = "import serving.engines.preload; from vllm.platforms.cpu import CpuPlatform; print(CpuPlatform.get_punica_wrapper())"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=240)
-    assert done.stdout.split()[-1] == "serving.grouped_lora.GroupedLora"
+    assert done.stdout.split()[-1] == "serving.engines.grouped_lora.GroupedLora"

@@ -13,7 +13,7 @@ import pytest
 
 from manta.cli import main
 from manta.errors import InputError
-from serving import keys
+from serving.door import keys
 from tests.serving.fake_engine import CHAT, FakeEngine, bearer, hashed, is_openai_error, served, talk
 
 

@@ -13,7 +13,10 @@ from manta import artifact
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError
 from manta.schema import ServeModel
-from serving import address, engine, keys, launch
+from serving import launch
+from serving.door import keys
+from serving.engines import vllm as engine
+from serving.fleet import address
 
 
 def make_model(folder: Path) -> Path:

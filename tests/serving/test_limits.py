@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from serving import keys, limits
-from serving.gateway import Gateway
-from serving.keys import ANONYMOUS
-from serving.limits import Rate
+from serving.door import keys, limits
+from serving.door.gateway import Gateway
+from serving.door.keys import ANONYMOUS
+from serving.door.limits import Rate
 from tests.serving.fake_engine import CHAT, USAGE, FakeEngine, bearer, is_openai_error, launch, talk
 
 SPENT = sum(USAGE)

@@ -12,7 +12,8 @@ import pytest
 
 from manta import recipe as recipes
 from manta.progress import Progress
-from serving import deploy, keys
+from serving import deploy
+from serving.door import keys
 from serving.launch import system_fingerprint
 from tests.serving import lora
 

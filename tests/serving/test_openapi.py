@@ -11,10 +11,10 @@ import httpx
 import jsonschema
 import pytest
 
-from serving.fleet import Fleet
-from serving.gateway import Gateway
-from serving.openapi import page
-from serving.routes import OPENAPI_PATH, PROBES, ROUTES, TASK_PATHS, TASKS_PATH, TEXT_PATHS, TOKEN_PATHS
+from serving.door.gateway import Gateway
+from serving.door.openapi import page
+from serving.door.routes import OPENAPI_PATH, PROBES, ROUTES, TASK_PATHS, TASKS_PATH, TEXT_PATHS, TOKEN_PATHS
+from serving.fleet.fleet import Fleet
 from serving.tasks import TASKS
 from serving.tasks.described import EMBEDDINGS_SHAPES, INPUTS, TASK_SHAPES
 from tests.serving.described_engine import TOLD, DescribedEngine
@@ -81,7 +81,7 @@ def test_every_error_has_openais_shape_and_no_route_says_422():
 
 
 def test_a_key_reads_of_the_models_that_it_may_ask(tmp_path: Path):
-    from serving import keys
+    from serving.door import keys
 
     file = str(tmp_path / "keys")
     _, all_of_them = keys.create(file, "alice")
@@ -172,7 +172,7 @@ class TestBehindAFront:
         assert set(answer.json()["paths"]) == {*READABLE, *TEXT_PATHS, *TOKEN_PATHS, TASK_PATHS["token-classification"]}
 
     def test_without_any_clients_are_told_to_come_back(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr("serving.fleet.PROBE_SECONDS", 0.1)
+        monkeypatch.setattr("serving.fleet.fleet.PROBE_SECONDS", 0.1)
         answer = self.fetch(Crew(), "")
         assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
 

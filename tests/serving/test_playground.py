@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import page as pages
+from serving.door import page as pages
 from tests.serving.chromium import Page, chromium, find
 from tests.serving.talker import FAKE_TASKS, Talker, served
 from tests.serving.test_gateway import FINGERPRINT, FakeEngine, launch, talk

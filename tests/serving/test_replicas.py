@@ -20,9 +20,9 @@ import pytest
 from manta.errors import StageFailed
 from manta.progress import Progress
 from serving import deploy
-from serving.address import is_loopback, take_port
+from serving.fleet.address import is_loopback, take_port
+from serving.fleet.scale import Scale
 from serving.launch import Launch
-from serving.scale import Scale
 from tests.serving.fake_engine import CHAT, FINGERPRINT, launch, served
 from tests.serving.fake_fleet import DAMAGED, FakeReplica
 
@@ -37,7 +37,7 @@ def running(name: str, least: int, most: int, **changes: Any) -> Iterator[tuple[
         name=name, served=(one,), port=take_port("127.0.0.1", 0), max_queued_requests=200, hold_seconds=60.0, **changes
     )
     deploy._quieten_serve()
-    with mock.patch("serving.replica.Replica", FakeReplica):
+    with mock.patch("serving.fleet.replica.Replica", FakeReplica):
         front = deploy._deploy(plan)
     processes: dict[int, int] = {}
     try:
@@ -247,7 +247,7 @@ def test_an_update_fails_no_request_and_one_that_does_not_start_changes_nothing(
         one = dataclasses.replace(was.launch.served[0], fingerprint=fingerprint, model=model)
         plan = dataclasses.replace(was.launch, served=(one,))
         with (
-            mock.patch("serving.replica.Replica", FakeReplica),
+            mock.patch("serving.fleet.replica.Replica", FakeReplica),
             mock.patch("serving.deploy.launches.prepare", return_value=plan),
         ):
             return deploy.update(was, recipe, Progress(quiet=True))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
-from serving.routing import LeastBusy, PrefixAffinity
-from serving.team import prefix
-from serving.wish import Wish
+from serving.fleet.routing import LeastBusy, PrefixAffinity
+from serving.fleet.team import prefix
+from serving.fleet.wish import Wish
 
 NAMES = ["a", "b", "c", "d"]
 

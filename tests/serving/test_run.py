@@ -13,7 +13,8 @@ import pytest
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError, StageFailed
 from manta.progress import Progress
-from serving import deploy, keys, run
+from serving import deploy, run
+from serving.door import keys
 from tests.serving.fake_engine import launch
 
 

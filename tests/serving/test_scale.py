@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from serving import cores, scale
-from serving.load import WINDOW_SECONDS, Job, Load
-from serving.scale import Policy, Scale
+from serving.fleet import cores, scale
+from serving.fleet.load import WINDOW_SECONDS, Job, Load
+from serving.fleet.scale import Policy, Scale
 from tests.serving.fake_engine import served
 
 
@@ -100,7 +100,7 @@ class TestCores:
 
     def test_the_process_and_what_it_starts_are_bound(self):
         program = (
-            "import os, subprocess, sys, threading; from serving import cores\n"
+            "import os, subprocess, sys, threading; from serving.fleet import cores\n"
             "held = threading.Event(); thread = threading.Thread(target=held.wait); thread.start()\n"
             "have = sorted(os.sched_getaffinity(0)); mine = cores.bind(len(have) - 1, 0, 1)\n"
             "child = subprocess.run([sys.executable, '-c', 'import os; print(*os.sched_getaffinity(0))'], capture_output=True)\n"

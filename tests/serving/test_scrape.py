@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.scrape import merged
+from serving.fleet.scrape import merged
 
 
 def page(number: float) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from serving import server
-from serving.gateway import Gateway
+from serving.door import server
+from serving.door.gateway import Gateway
 from tests.serving.fake_engine import CHAT, FakeEngine, launch
 
 HEAD = b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

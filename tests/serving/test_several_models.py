@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from serving import keys
+from serving.door import keys
 from serving.launch import Adapter
 from tests.serving.fake_engine import CHAT, FINGERPRINT, FakeEngine, bearer, is_openai_error, launch, served, talk
 

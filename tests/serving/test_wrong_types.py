@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, model_validator
 
-from serving.engine import refuse_wrong_types
+from serving.engines.vllm import refuse_wrong_types
 
 
 class Body(BaseModel):

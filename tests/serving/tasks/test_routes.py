@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving import keys
-from serving.gateway import Gateway
+from serving.door import keys
+from serving.door.gateway import Gateway
 from serving.launch import Launch
 from tests.serving.fake_engine import CHAT, FakeEngine, bearer, is_openai_error, launch, served, talk
 from tests.serving.tasks import tiny

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from manta import recipe as recipes
-from serving import deploy, keys
+from serving import deploy
+from serving.door import keys
 from tests.serving.chromium import chromium, find
 from tests.serving.fake_engine import bearer, is_openai_error
 from tests.serving.tasks import tiny

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.routes import TASK_PATHS
+from serving.door.routes import TASK_PATHS
 
 Json = dict[str, Any]
 

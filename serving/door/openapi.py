@@ -7,11 +7,19 @@ import re
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
-from serving.answers import DOWN, App, Problem, Receive, Refused
-from serving.inbox import Kept
-from serving.launch import Launch, Served
-from serving.routes import EMBEDDINGS_PATH, OPENAPI_PATH, PROBES, TASK_PATHS, TASKS_PATH, TEXT_PATHS, TOKEN_PATHS, paths
-from serving.shapes import (
+from serving.door.answers import DOWN, App, Problem, Receive, Refused
+from serving.door.inbox import Kept
+from serving.door.routes import (
+    EMBEDDINGS_PATH,
+    OPENAPI_PATH,
+    PROBES,
+    TASK_PATHS,
+    TASKS_PATH,
+    TEXT_PATHS,
+    TOKEN_PATHS,
+    paths,
+)
+from serving.door.shapes import (
     BOUNDS,
     ERROR,
     EXAMPLES,
@@ -27,6 +35,7 @@ from serving.shapes import (
     WAITS,
     Json,
 )
+from serving.launch import Launch, Served
 from serving.tasks.described import EMBEDDINGS_SHAPES, TASK_SHAPES
 
 REF = "#/components/schemas/"

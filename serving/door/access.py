@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-log = logging.getLogger("serving.access")
+log = logging.getLogger("serving.door.access")
 log.propagate = False  # these lines have a file of their own, or none
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).parent / "playground"
+FOLDER = Path(__file__).parent.parent / "playground"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 # Only what this endpoint itself serves is loaded or asked, and no text ever becomes markup or code.
 POLICY = "; ".join(

@@ -73,6 +73,6 @@ def options(least: int, most: int, scale: Scale) -> dict[str, Any]:
             look_back_period_s=LOOK_BACK_SECONDS,
             upscale_delay_s=scale.up_seconds,
             downscale_delay_s=scale.down_seconds,
-            policy=AutoscalingPolicy(policy_function="serving.scale.Policy", policy_kwargs=targets),
+            policy=AutoscalingPolicy(policy_function="serving.fleet.scale.Policy", policy_kwargs=targets),
         )
     return {"autoscaling_config": config}

@@ -10,9 +10,9 @@ import time
 from collections import Counter
 from typing import Any, Protocol
 
+from serving.fleet.relay import Place
+from serving.fleet.wish import Wish
 from serving.launch import Served
-from serving.relay import Place
-from serving.wish import Wish
 
 LOST_SECONDS = (
     10.0  # a replica that failed is not asked for so long; by then Serve has replaced it, or it is well again

@@ -1,7 +1,7 @@
 """One request carried to a replica's private port and its answer carried back: an HTTP/1.1 client made for that alone.
 
 General clients cost more for each piece of a stream than everything else on its way (httpx about 0.3 ms). This one
-reads only what serving/private.py writes: answers with a length or in chunks, over connections that are kept.
+reads only what serving/fleet/private.py writes: answers with a length or in chunks, over connections that are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 from httptools import HttpParserError, HttpResponseParser
 
-from serving.answers import Header
+from serving.door.answers import Header
 
 CONNECT_SECONDS = 2.0  # a node that does not even accept a connection within this time is lost
 HIGH_WATER = 256 * 1024  # bytes of an answer that wait for a client that reads slowly; beyond them the replica waits

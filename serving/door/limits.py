@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from serving.answers import Problem, over_rate
-from serving.keys import Key
+from serving.door.answers import Problem, over_rate
+from serving.door.keys import Key
 
 MAX_TEXTS = (
     128  # that one request may have written, as OpenAI's `n`; vLLM alone would take 16,384, and any list of prompts

@@ -16,10 +16,10 @@ from typing import Any
 from unittest import mock
 
 from manta.storage import Folder
-from serving.adapters import room
+from serving.door.openapi import add_route
+from serving.door.signature import signed
+from serving.engines.adapters import room
 from serving.launch import Served, system_fingerprint
-from serving.openapi import add_route
-from serving.signature import signed
 
 GPU_SLOTS = 8  # adapters in one batch on GPUs, where each slot takes memory; the others wait their turn
 READING = "request_body_to_args"  # FastAPI's function that makes a body what a route takes
@@ -205,7 +205,7 @@ def _engine_from_fork_server() -> Iterator[None]:
     allocator = _allocator()
     if allocator:  # vLLM preloads it into what it spawns, for the same reason: fewer page faults
         os.environ["LD_PRELOAD"] = ":".join(filter(None, (allocator, os.environ.get("LD_PRELOAD"))))
-    forkserver.set_forkserver_preload(["serving.preload"])
+    forkserver.set_forkserver_preload(["serving.engines.preload"])
     forkserver.ensure_running()
     import vllm.v1.engine.utils
 

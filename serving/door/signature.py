@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any
 
-from serving.answers import App, Receive, Send
+from serving.door.answers import App, Receive, Send
 from serving.launch import Served, system_fingerprint
 
 # The adapter that answers the request at hand. A list of one, as vLLM's tasks of one request see the same list, while a

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from serving import launch as launches
-from serving.answers import Answer, Receive, Send
+from serving.door.answers import Answer, Receive, Send
 
 KUBERAY = "/-/healthz"  # a pod whose port 8000 answers this with "success" gets the Service's traffic
 
@@ -20,7 +20,7 @@ class Front:
     """
 
     def __init__(self, replicas: Any, host: str, port: int, local: bool, drain_seconds: float) -> None:  # noqa: ARG002
-        from serving import ports
+        from serving.fleet import ports
 
         if local:
             ports.keep_private()
@@ -31,11 +31,11 @@ class Front:
         """Be the Front of this launch from now on. Requests that are on their way end as they began."""
         from ray import serve
 
-        from serving import access
         from serving.app import REPLICAS
-        from serving.fleet import Fleet
-        from serving.gateway import Gateway
-        from serving.server import listen
+        from serving.door import access
+        from serving.door.gateway import Gateway
+        from serving.door.server import listen
+        from serving.fleet.fleet import Fleet
 
         launch = launches.from_plain(plain)
         app = serve.get_replica_context().app_name

@@ -15,11 +15,11 @@ class Replica:
         import ray
         from ray import serve
 
-        from serving import cores, ports
-        from serving.private import Private
-        from serving.probe import Probe
-        from serving.runners import RUNNERS
-        from serving.server import listen
+        from serving.door.server import listen
+        from serving.engines.runners import RUNNERS
+        from serving.fleet import cores, ports
+        from serving.fleet.private import Private
+        from serving.fleet.probe import Probe
 
         if local:
             ports.keep_private()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from serving.answers import Header
+from serving.door.answers import Header
 from serving.launch import Launch
 from serving.tasks import TASKS
 

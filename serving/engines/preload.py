@@ -21,7 +21,7 @@ os.register_at_fork(after_in_child=_die_with_parent)
 
 
 def _grouped_lora(_: type[CpuPlatform]) -> str:
-    return "serving.grouped_lora.GroupedLora"
+    return "serving.engines.grouped_lora.GroupedLora"
 
 
 CpuPlatform.get_punica_wrapper = classmethod(_grouped_lora)  # type: ignore[assignment]

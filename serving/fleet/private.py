@@ -13,13 +13,13 @@ import secrets
 from collections.abc import MutableMapping
 from typing import Any
 
-from serving.answers import ERROR_EVENT, STREAM, Header, Message, Receive, Send
-from serving.engine import usage
-from serving.inbox import Kept
+from serving.door.answers import ERROR_EVENT, STREAM, Header, Message, Receive, Send
+from serving.door.inbox import Kept
+from serving.door.listing import fingerprint_headers
+from serving.engines.runners import Runner
+from serving.engines.vllm import usage
+from serving.fleet.load import Job, Load
 from serving.launch import Served
-from serving.listing import fingerprint_headers
-from serving.load import Job, Load
-from serving.runners import Runner
 
 log = logging.getLogger("serving")
 

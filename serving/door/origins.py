@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from manta.errors import InputError
-from serving.answers import Header
+from serving.door.answers import Header
 
 ANY = "*"
 EXPOSED = b"x-request-id, x-manta-fingerprint, retry-after"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from serving import answers
-from serving.answers import Answer, Message, Problem, Receive
+from serving.door import answers
+from serving.door.answers import Answer, Message, Problem, Receive
 
 
 class Inbox:

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping
 from types import SimpleNamespace
 from typing import Any
 
-from serving.answers import DOWN, FATAL, STREAM, Header, Receive, Refused, Send
+from serving.door.answers import DOWN, FATAL, STREAM, Header, Receive, Refused, Send
+from serving.door.routes import OPENAPI_PATH
+from serving.fleet.private import AT_WORK, MODEL, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
+from serving.fleet.relay import Connection, Head, Lines, Lost, Place
+from serving.fleet.scrape import merged
+from serving.fleet.team import Handle, Team
 from serving.launch import Launch
-from serving.private import AT_WORK, MODEL, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
-from serving.relay import Connection, Head, Lines, Lost, Place
-from serving.routes import OPENAPI_PATH
-from serving.scrape import merged
-from serving.team import Handle, Team
 
 log = logging.getLogger("serving")
 
@@ -213,7 +213,7 @@ async def _carry(connection: Connection, head: Head, state: MutableMapping[str, 
 
 
 def _leave_usage(state: MutableMapping[str, Any], told: bytes) -> None:
-    """Leave what the answer used where vLLM would have left it, had it run here: serving.engine.usage finds it."""
+    """Leave what the answer used where vLLM would have left it, had it run here: serving.engines.vllm.usage finds it."""
     prompt, answer = read_usage(told)
     used = SimpleNamespace(prompt_tokens=prompt, completion_tokens=answer)
     state["request_metadata"] = SimpleNamespace(final_usage_info=used)

@@ -15,7 +15,7 @@ from typing import Any
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from serving.wish import Wish
+from serving.fleet.wish import Wish
 
 FAIR_SHARE = 1.25  # a replica has at most this much of the mean load before another takes what would be its own
 
@@ -73,4 +73,4 @@ class PrefixAffinity(ConsistentHashRouter):
 
 
 # What `serve.routing` may say.
-ROUTERS = {"least-busy": "serving.routing.LeastBusy", "prefix": "serving.routing.PrefixAffinity"}
+ROUTERS = {"least-busy": "serving.fleet.routing.LeastBusy", "prefix": "serving.fleet.routing.PrefixAffinity"}

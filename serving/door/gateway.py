@@ -9,20 +9,20 @@ import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from serving import access, answers, origins
-from serving.access import Asked
-from serving.answers import Answer, App, Problem, Receive, Send
-from serving.engine import usage
-from serving.inbox import Inbox, Kept, read_body
-from serving.keys import ANONYMOUS, Key, Ring, Unreadable
+from serving.door import access, answers, origins
+from serving.door.access import Asked
+from serving.door.answers import Answer, App, Problem, Receive, Send
+from serving.door.inbox import Inbox, Kept, read_body
+from serving.door.keys import ANONYMOUS, Key, Ring, Unreadable
+from serving.door.limits import MAX_TEXTS, Limits, estimate, prompt_estimate, texts
+from serving.door.listing import fingerprint_headers, listing, tasks
+from serving.door.meters import Meters
+from serving.door.openapi import Page
+from serving.door.page import files
+from serving.door.routes import COUNTED, OPENAPI_PATH, PROBES, ROUTES, TASKS_PATH, paths
+from serving.engines.vllm import usage
+from serving.fleet.probe import Engine, Probe
 from serving.launch import Launch
-from serving.limits import MAX_TEXTS, Limits, estimate, prompt_estimate, texts
-from serving.listing import fingerprint_headers, listing, tasks
-from serving.meters import Meters
-from serving.openapi import Page
-from serving.page import files
-from serving.probe import Engine, Probe
-from serving.routes import COUNTED, OPENAPI_PATH, PROBES, ROUTES, TASKS_PATH, paths
 
 log = logging.getLogger("serving")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from serving.answers import App
+from serving.door.answers import App
 from serving.launch import Served
 
 
@@ -29,7 +29,7 @@ class Runner(Protocol):
 
 async def _vllm(served: Served) -> Runner:
     """Decoders that write text."""
-    from serving.engine import VLLM
+    from serving.engines.vllm import VLLM
 
     return await VLLM.start(served)
 

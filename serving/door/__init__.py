@@ -1,0 +1,1 @@
+"""What clients meet: the gateway with its keys, limits, page and metrics, and the HTTP server under it."""

@@ -1,0 +1,1 @@
+"""What computes an answer in a replica: vLLM with its adapters, and which runner a model has."""
