@@ -27,7 +27,7 @@ from endpoints import Server, endpoint, serve_recipe
 from serving.bench.client import Client
 from serving.bench.options import Options
 
-REPLICAS, CLIENTS, TOKENS = 2, 8, 16
+REPLICAS, CLIENTS, TOKENS = 2, 8, 64
 HUNG_SECONDS = 60.0  # an answer that takes longer has been forgotten by the endpoint
 BACK_SECONDS = 240.0  # for a new replica, on any machine
 TITLES = {"replica": re.compile(r"ray::ServeReplica:.*:Replica-"), "engine": re.compile(r"VLLM::EngineCore")}

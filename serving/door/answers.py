@@ -128,10 +128,14 @@ class Answer:
         self._send = send
         self._clock = clock
         self._streams = False
+        self._held: Message | None = None  # the beginning of a stream whose first piece is not here
         self._done = False
 
     async def relay(self, message: Message) -> None:
-        """Pass on what the wrapped app sends, except the body of its server errors, in mid-stream too."""
+        """Pass on what the wrapped app sends, except the body of its server errors, in mid-stream too.
+
+        A stream begins with its first piece: what fails before is an answer of its own, with a status that says so.
+        """
         if self.broken:
             return
         if message["type"] == "http.response.start":
@@ -139,19 +143,22 @@ class Answer:
                 self.broken = True
                 return
             given = message.get("headers", ())
-            self.status = message["status"]
             self._streams = any(name.lower() == b"content-type" and value.startswith(STREAM) for name, value in given)
             named = {name for name, _ in given}  # a replica knows better than a Front which version of a model it is
             own = [item for item in self.headers if item[0] not in named]
             message = {**message, "headers": [*given, *own]}
+            if self._streams:
+                self._held = message
+                return
+            self.status = message["status"]
         elif piece := message.get("body", b""):
+            if self._streams and piece.startswith(ERROR_EVENT):
+                return await self._engine_error(piece)
             self.last = self._clock()
             if self.first is None:
                 self.first = self.last
             self.pieces += 1
             if self._streams:
-                if piece.startswith(ERROR_EVENT):
-                    return await self._engine_error(piece)
                 self._done = self._done or DONE in piece[-32:]
         if (
             self._streams
@@ -162,14 +169,20 @@ class Answer:
             self.broken = True  # it ends before its end: `fail` ends it with an error event
             return
         self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if self._held is not None:
+            start, self._held = self._held, None
+            self.status = start["status"]
+            await self._send(start)
         await self._send(message)
 
     async def _engine_error(self, event: bytes) -> None:
-        """An engine's own error in mid-stream ends it: word for word where it is about the request, else by `fail`."""
+        """An engine's own error ends a stream: word for word where it is about the request, else by `fail`."""
         self.broken = True
         told = json.loads(event.removeprefix(b"data: "))["error"]
         if isinstance(told, dict) and isinstance(told.get("code"), int) and 400 <= told["code"] < 500:
             self.problem = invalid(told["code"], "invalid_request", str(told.get("message")))
+            if self.status is None:
+                return await self.json(told["code"], {"error": told})
             self.ended = True
             await self._send({"type": "http.response.body", "body": event})
 

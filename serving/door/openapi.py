@@ -142,7 +142,7 @@ def _work(operation: Json, streams: bool) -> Json:
     good = _answer("The answer.", JSON_TYPE, shape)
     if streams:
         good["description"] = "The answer; with `stream` its pieces as server-sent events, ended by `data: [DONE]`."
-        good["content"][STREAM_TYPE] = {"schema": {"type": "string"}}
+        good["content"][STREAM_TYPE] = {}
     kept: Json = {name: operation[name] for name in ("operationId", "summary", "requestBody") if name in operation}
     told = {"200": good, **{str(status): _see(status) for status in OF_WORK}}
     return {**kept, "parameters": [GIVEN_ID], "responses": told}

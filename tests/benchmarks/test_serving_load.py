@@ -47,7 +47,7 @@ class Numbered(FakeEngine):
             return await asyncio.sleep(3600)
         finish(scope)
         if not asked.get("stream"):
-            return await reply(send, 200, json.dumps({"usage": {"completion_tokens": 16}}).encode())
+            return await reply(send, 200, json.dumps({"usage": {"completion_tokens": 64}}).encode())
         await begin(send)
         await event(send, chunk("one"))
         if number == 3:

@@ -89,10 +89,11 @@ class FakeEngine:
                 await begin(send)
                 await event(send, chunk("one"))
                 return await send({"type": "http.response.body", "body": b"", "more_body": False})
-            case "engine error" | "bad grammar" as kind:
-                code, words = (500, "secret /home/me died") if kind == "engine error" else (400, "the grammar is wrong")
+            case "engine error" | "bad grammar" | "dead at once" | "bad at once" as kind:
+                code, words = (400, "the grammar is wrong") if "bad" in kind else (500, "secret /home/me died")
                 await begin(send)
-                await event(send, chunk("one"))
+                if "at once" not in kind:
+                    await event(send, chunk("one"))
                 await event(send, {"error": {"message": words, "type": "t", "param": None, "code": code}})
                 await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
                 return await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -205,6 +205,10 @@ class TestErrors:
         if code:
             assert raised.value.code == code
 
+    def test_what_is_wrong_in_a_request_for_a_stream(self, client):
+        with pytest.raises(openai.BadRequestError, match="allowed_token_ids"):
+            chat(client, stream=True, extra_body={"allowed_token_ids": []})
+
     def test_a_wrong_key(self, endpoint):
         with official(endpoint, key="sk-wrong") as stranger, pytest.raises(openai.AuthenticationError):
             chat(stranger)

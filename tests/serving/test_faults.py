@@ -63,6 +63,16 @@ def test_what_is_wrong_with_the_request_itself_is_told():
     assert words == ["one"] and error is not None and error.message == "the grammar is wrong"
 
 
+@pytest.mark.parametrize(
+    ("do", "kind"), [("bad at once", openai.BadRequestError), ("dead at once", openai.InternalServerError)]
+)
+def test_what_fails_before_the_first_piece_has_a_status_that_says_so(do, kind):
+    """vLLM's own server answers 200 with an error event, which clients take for a broken connection."""
+    words, error = stream(do)
+    assert words == [] and isinstance(error, kind)
+    assert ("grammar" in error.message) == (do == "bad at once") and "secret" not in error.message
+
+
 @pytest.mark.parametrize("do", ["break", "stop short", "engine error", "bad grammar"])
 def test_a_broken_stream_never_says_done(do):
     answer = talk(FakeEngine(), lambda client: client.post(CHAT, json={"do": do, "stream": True}))
