@@ -93,7 +93,8 @@ class Talker:
                     if (await asyncio.wait_for(receive(), 0.02))["type"] == "http.disconnect":
                         return self.left.set()
             if said == "noise":
-                return await send({"type": "http.response.body", "body": b"data: {nothing\n\n"})
+                await send({"type": "http.response.body", "body": b"data: {nothing\n\n", "more_body": True})
+                return await send({"type": "http.response.body", "body": b""})
             if said in ("break", "fault") and number == 4:
                 if said == "fault":
                     raise RuntimeError("secret")

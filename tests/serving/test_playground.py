@@ -175,7 +175,7 @@ def test_an_answer_is_stopped_and_the_engine_knows(page, talker):
         ("busy", "Too many requests with this key. Try again in 2 seconds."),
         ("break", "The answer broke off. The endpoint failed to answer this request."),
         ("fault", "The answer broke off. The endpoint failed to answer this request."),
-        ("noise", "The answer broke off. The endpoint failed to answer this request."),
+        ("noise", "The answer broke off: what came was not an event of a stream."),
     ],
 )
 def test_failures_are_told_in_words_and_can_be_repeated(page, talker, said, words):
