@@ -1,1 +1,1 @@
-"""The endpoint: a Ray Serve application whose replicas hold a vLLM engine and speak OpenAI's HTTP themselves."""
+"""The endpoint: a Ray Serve application of models that vLLM or Transformers run, behind one door that speaks OpenAI's HTTP."""

@@ -170,7 +170,7 @@ class Gateway:
         self.working[served.name] += 1
         try:
             return await self._forward(_for_engine(scope, asked.id, model, reserved), inbox, answer)
-        except asyncio.CancelledError:  # so Serve's proxies tell that the client left
+        except asyncio.CancelledError:  # the server drops the request, as it does when it stops
             inbox.left = True
             raise
         finally:
