@@ -66,12 +66,10 @@ class Handler(BaseHTTPRequestHandler):
             came.append(time.monotonic())
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
-        try:
-            time.sleep(0.02)
-            self._answer(text, first=len(came) == 1)
-        finally:
-            with self.server.lock:
-                self.server.at_once -= 1
+        time.sleep(0.02)
+        with self.server.lock:
+            self.server.at_once -= 1  # before the answer goes: whoever has it may ask again at once
+        self._answer(text, first=len(came) == 1)
 
     def _answer(self, text: str, first: bool) -> None:
         if self.path != "/v1/chat/completions":
