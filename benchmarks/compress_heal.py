@@ -36,7 +36,7 @@ class Size(NamedTuple):
     rows: int
 
 
-QUICK, FULL = Size(32, 4), Size(1000, 8)
+QUICK, FULL = Size(32, 4), Size(500, 8)
 # model, objective, rate of learning: what suits a model that knows much already, and one that knows nothing.
 ARMS: dict[str, tuple[str, str, float]] = {
     "healed": ("cut", "distillation", 3.0e-4),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,12 @@ from manta.models.build import build
 from manta.models.presets import config
 from manta.objectives import TABLE
 from manta.schema import NewModel, Optimizer, TrainResources
+from manta.train import dropout
 from manta.train import engine as engines
 from manta.train.snapshot import Snapshot
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("alone")]
 VOCAB, SEQ, ROWS = 64, 16, 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    engines.prepare_process(TrainResources())
-    store = torch.distributed.FileStore(str(tmp_path_factory.mktemp("store") / "file"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")  # Ray Train sets it
-        yield
-    torch.distributed.destroy_process_group()
 
 
 def batch(step: int) -> dict[str, np.ndarray]:
@@ -140,3 +129,10 @@ def test_evaluation_leaves_training_alone() -> None:
     assert scored == ROWS * 8
     assert loss / scored == pytest.approx(np.log(VOCAB), rel=0.2)
     assert train(plain, range(2, 4)) == train(evaluated, range(2, 4))
+
+
+def test_dropout_takes_its_masks_from_the_quicker_kernel() -> None:
+    torch.manual_seed(0)
+    ours = dropout.bernoulli_(torch.empty(100), 0.5)
+    torch.manual_seed(0)
+    assert torch.equal(torch.empty(100).bernoulli_(0.5), ours)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,6 @@ ROWS, VOCAB = 4, 512
 
 
 # --- one process, without Ray ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """This process as the only worker."""
-    import torch
-
-    from manta.train import engine as engines
-
-    engines.prepare_process(TrainResources())
-    store = torch.distributed.FileStore(str(tmp_path_factory.mktemp("store") / "file"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCAL_RANK", "0")
-        yield
-    torch.distributed.destroy_process_group()
 
 
 def follow(preset: str, steps: int, **resources: Any) -> probe.Measured:
