@@ -162,6 +162,19 @@ class TestAddress:
                 launch.prepare(recipe(tmp_path, str(folder), port=port))
         assert launch.prepare(recipe(tmp_path, str(folder), port=port)).port == port
 
+    def test_a_free_port_is_none_that_the_system_hands_out(self):
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+        assert all(address.FIRST_PORT <= address.take_port("127.0.0.1", 0) < lowest for _ in range(50))
+
+    def test_a_free_port_passes_over_taken_ones(self, monkeypatch):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", address.take_port("127.0.0.1", 0)))
+            other.listen()
+            taken = other.getsockname()[1] - address.FIRST_PORT
+            drawn = iter([taken, taken, taken + 1])
+            monkeypatch.setattr(address.secrets, "randbelow", lambda _: next(drawn))
+            assert address.take_port("127.0.0.1", 0) == address.FIRST_PORT + taken + 1
+
     def test_an_address_of_another_machine(self, tmp_path):
         file = str(tmp_path / "keys")
         keys.create(file, "alice")
