@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from manta import kernels
 from manta.models.build import recompute
 from manta.objectives import mean
 from manta.sections.optimisation import Optimizer
 from manta.sections.resources import TrainResources
-from manta.train import dropout, memory, optimizers, shm_op, zero
+from manta.train import memory, optimizers, shm_op, zero
 from manta.train.snapshot import Snapshot
 
 Objective = Callable[[Any, Mapping[str, Any]], tuple[Any, Any]]
@@ -29,7 +30,7 @@ def prepare_process(resources: TrainResources) -> None:
     if resources.gpus_per_worker == 0:
         torch.set_num_threads(resources.cpus_per_worker)
         memory.keep()
-        dropout.keep()
+        kernels.keep()
 
 
 class Engine:
