@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import corpus
 import harness
 
-from manta import cluster, recipe, stage
+from manta import cluster, kernels, recipe, stage
 from manta.compress import prune
 from manta.progress import Progress
 from manta.sections.prune import Prune
@@ -55,6 +55,7 @@ def main() -> None:
 
 def measure(bench: harness.Bench, size: Size | None = None) -> None:
     """Put heal_ppl_ratio and what it is compared with into the row."""
+    kernels.keep()  # as the stages have them
     size = size or (QUICK if bench.quick else FULL)
     tokens = size.steps * size.rows * SEQ_LEN
     bench.settings["heal"] = {

@@ -1,7 +1,8 @@
 """Kernels of torch's own operators on CPUs, where another one that torch brings along, or a simple one, is quicker.
 
 They take the place of torch's for a whole process, below autograd: whoever multiplies or drops out gets them, forward and
-backward, and no model knows. `manta.train` has them in its workers.
+backward, and no model knows. Training's workers have them, and their teachers. What judges a model, and what the benchmark
+compares with, has torch's own.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from manta import isolate
+from manta import isolate, kernels
 from manta.data.shards import INDEX, Index, Shard, load_index, read_table, save_index, to_numpy, write_table
 from manta.data.stream import ROWS, Beside, Feed, epoch_order, take
 from manta.models import load
@@ -112,6 +112,8 @@ def measure(lesson: Lesson, pieces: Sequence[int], mailbox: Any) -> None:
     """Compute the pieces that begin with these places of the visited rows, and leave each as a file."""
     import pyarrow as pa
 
+    if not lesson.gpu:
+        kernels.keep()
     folder, index = Folder(lesson.folder), load_index(lesson.shards)
     rows = to_numpy(read_table(folder, ROWS).column("row"))
     with Folder(lesson.model).local() as path:

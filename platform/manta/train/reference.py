@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from manta import isolate
+from manta import isolate, kernels
 from manta.data.shards import Index, Shard, load_index, read_table, save_index, to_numpy, write_shard, write_table
 from manta.progress import Progress
 from manta.schema import FinetuneRecipe
@@ -65,6 +65,8 @@ def measure(url: str, model: str, slices: Sequence[tuple[str, int]], precision: 
     from manta.data.stream import take
     from manta.models.load import load
 
+    if not gpu:
+        kernels.keep()
     folder, index = Folder(url), load_index(url)
     with Folder(model).local() as path:
         loaded = load(path, precision, "preference").eval().to("cuda" if gpu else "cpu")
