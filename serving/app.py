@@ -12,6 +12,7 @@ from manta.errors import InputError
 from manta.schema import ServeRecipe
 from serving import launch as launches
 from serving.fleet import scale
+from serving.fleet.host import Host
 from serving.launch import Launch, Served
 
 ENDPOINT, FRONT, REPLICAS = "Endpoint", "Front", "Replica-"  # names of deployments; a model's follows the last
@@ -22,7 +23,7 @@ FRONT_ENVIRONMENT = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
 SURGE_PERCENT = 100  # of the replicas may be new ones that start beside them while a model is replaced
 
 
-class Endpoint:
+class Endpoint(Host):
     """The only replica of an endpoint's only model, with the gateway around it: it opens the endpoint's port itself."""
 
     async def __init__(self, launch: Launch) -> None:  # type: ignore[misc] # Serve awaits it
@@ -40,24 +41,6 @@ class Endpoint:
         if not await self._gateway.ready():
             raise RuntimeError("the engine started, but cannot generate a token: see the log of this replica")
         self._server, self._serving, _ = await listen(self._gateway, launch.host, launch.port, DRAIN_SECONDS)
-
-    async def check_health(self) -> None:
-        """Serve asks every second; raising makes it replace this replica."""
-        if not await self._engine.alive():
-            raise RuntimeError("the engine is dead")
-        if self._serving.done():
-            raise RuntimeError("the HTTP server has ended")
-
-    async def process_ids(self) -> list[int]:
-        """This replica's process and its engine's."""
-        return [os.getpid(), *self._engine.process_ids()]
-
-    async def __del__(self) -> None:
-        if hasattr(self, "_serving"):
-            self._server.should_exit = True
-            await self._serving
-        if hasattr(self, "_engine"):
-            self._engine.stop()
 
 
 def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = True) -> Any:
