@@ -15,7 +15,7 @@ from serving.fleet import scale
 from serving.fleet.host import Host
 from serving.launch import Launch, Served
 
-ENDPOINT, FRONT, REPLICAS = "Endpoint", "Front", "Replica-"  # names of deployments; a model's follows the last
+ENDPOINT, FRONT = "Endpoint", "Front"  # names of deployments; Served.deployment is that of a model's replicas
 DRAIN_SECONDS = 15.0  # answers that are on their way may take this long when the endpoint stops
 SPARE_REQUESTS = 64  # Serve would admit this many beyond the gateway's limit: it is the gateway that answers "busy"
 # Serve's router picks on the Front's own event loop: no hop between threads, and nothing comes between pick and count.
@@ -60,22 +60,23 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
     if direct:
         [served] = launch.served
         return _deployment(Endpoint, ENDPOINT, served, launch, DRAIN_SECONDS, num_replicas=1).bind(launch)
-    begin = cores.first_cores(launch.served)
+    begin = cores.first_cores(launch.versions)
     router = RequestRouterConfig(request_router_class=ROUTERS[launch.routing])
     replicas = {}
-    for one in launch.served:
+    for one in launch.versions:
         number = scale.options(one.min_replicas, one.max_replicas, launch.scale)
         made = _deployment(
             Replica,
-            f"{REPLICAS}{one.name}",
+            one.deployment,
             one,
             launch,
             launch.request_seconds,
             request_router_config=router,
             max_surge_percent=SURGE_PERCENT,
             **number,
-        ).options(version=_version(one, local), _internal=True)
-        replicas[one.name] = made.bind(one, None if one.gpus else begin[one.name], local, launch.request_seconds)
+        ).options(version=version(one, local), _internal=True)
+        first = None if one.gpus else begin[one.deployment]
+        replicas[one.deployment] = made.bind(one, first, local, launch.request_seconds)
     front = serve.deployment(
         Front,
         name=FRONT,
@@ -88,11 +89,11 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
     return front.bind(replicas, launch.host, launch.port, local, DRAIN_SECONDS)
 
 
-def _version(served: Served, local: bool) -> str:
+def version(served: Served, local: bool) -> str:
     """What replicas have in common that need not be replaced by one another: all that they were started with, but not
-    how many they are."""
+    how many they are, nor beside whom."""
     plain = dataclasses.asdict(served)
-    return recipes.digest({**plain, "min_replicas": None, "max_replicas": None, "local": local})
+    return recipes.digest({**plain, "min_replicas": None, "max_replicas": None, "slot": None, "local": local})
 
 
 def _deployment(body: type, name: str, served: Served, launch: Launch, drain_seconds: float, **options: Any) -> Any:

@@ -63,6 +63,12 @@ class Served:
     seed: int
     taught: dict[str, Any] | None = None  # the task section of the recipe that tuned it
     mask_token: str | None = None  # what stands for a gap
+    slot: str = ""  # one of update.SLOTS: two versions of a model may stand beside each other
+
+    @property
+    def deployment(self) -> str:
+        """Serve's name of its replicas."""
+        return f"Replica-{self.name}{self.slot}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,6 +78,14 @@ class Served:
     def fingerprints(self, name: str) -> tuple[str, ...]:
         """What answers under one of its names: the model's, then that of the adapter, if the name is one's."""
         return (self.fingerprint, *(adapter.fingerprint for adapter in self.adapters if adapter.name == name))
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Other versions of models, beside those that are served; a share of 0: they stand there and are not asked."""
+
+    served: tuple[Served, ...]
+    share: float  # of the requests for each
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,12 @@ class Launch:
     routing: str  # a key of serving.fleet.routing.ROUTERS
     hold_seconds: float  # a request waits so long for a replica where there is none
     scale: Scale
+    canary: Canary | None = None
+
+    @property
+    def versions(self) -> tuple[Served, ...]:
+        """All that has replicas."""
+        return (*self.served, *(self.canary.served if self.canary is not None else ()))
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError, StageFailed
 from manta.progress import Progress
-from serving import deploy, run
+from serving import deploy, run, update
 from serving.door import keys
 from tests.serving.fake_engine import launch
 
@@ -107,7 +107,7 @@ class TestUpdate:
         now = was._replace(ready_seconds=7.0)
         (tmp_path / "next.yaml").write_text(recipes.to_yaml(recipe))
         (tmp_path / "server.yaml").write_text("old")
-        with mock.patch("serving.deploy.update", side_effect=failure, return_value=now) as updated:
+        with mock.patch("serving.update.update", side_effect=failure, return_value=now) as updated:
             found = run._become_next(was, tmp_path, Progress(quiet=True))
         assert updated.call_args.args[:2] == (was, recipe)
         assert found == (was if failure else now)
@@ -121,7 +121,7 @@ class TestUpdate:
         keys.create(guarded["keys_file"], "alice")
         was = deploy.Running("http://x", launch(front=True), 1.0, {})
         with pytest.raises(InputError, match=r"leave name, serve\.host and serve\.front as they are"):
-            deploy.update(was, serve_recipe(tmp_path, tiny_model, **guarded, **changes), Progress(quiet=True))
+            update.update(was, serve_recipe(tmp_path, tiny_model, **guarded, **changes), Progress(quiet=True))
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, InputError), (4, GateRefused), (3, StageFailed), (1, StageFailed)])
