@@ -132,12 +132,12 @@ def test_a_killed_replica_of_it_costs_no_whole_answer(endpoint):
         async def comparing() -> bool:
             return bool(endpoint.told) and endpoint.told[-1]["models"]["tiny"]["canary"]["requests"] > 5
 
-        before = pids(endpoint.front)
+        before = await asyncio.to_thread(pids, endpoint.front)
         await until(comparing, "the comparison does not begin")
         [victim] = set(await asyncio.to_thread(pids, endpoint.front)) - set(before)
         os.kill(victim, signal.SIGKILL)
 
-    error = endpoint.under_load(GOOD, "/m", meanwhile=kill, requests=100_000, seconds=20)
+    error = endpoint.under_load(GOOD, "/m", meanwhile=kill, requests=100_000, seconds=6)
     assert isinstance(error, MantaError)
     assert {status for status, _, _ in endpoint.seen} == {200}
     broken = [one for one in endpoint.seen if not one[2]]
