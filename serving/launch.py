@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from manta.errors import InputError
 from manta.schema import ServeRecipe
 from manta.sections.outcome import ServeModel
 from manta.storage import Folder
+from serving import sources
 from serving.door import keys, origins
 from serving.engines.adapters import find_adapter, require_fit
 from serving.fleet.address import require_safe_host, take_port
@@ -214,7 +214,7 @@ def _served(
     """One model of the recipe. What its section leaves open is as the recipe says for all."""
     role, settings, resources = recipe.role(name), recipe.serve, recipe.resources
     model = inputs[f"{role}.source"]
-    folder, config = find_model(model)
+    folder, config = sources.find_model(model)
     taught = which.taught(model)
     tasks = which.tasks_of(model, Folder(folder), config, taught)
     if proven:
@@ -236,7 +236,7 @@ def _served(
         tasks=tasks,
         adapters=tuple(_adapters(role, section, inputs, folder, config, gpus)),
         max_model_len=length,
-        longest=length or _longest(config),
+        longest=length or sources.longest(config),
         dtype=_own(section.dtype, settings.dtype),
         tool_parser=_own(section.tool_parser, settings.tool_parser),
         kv_cache_gib=_own(section.kv_cache_gib, settings.kv_cache_gib),
@@ -271,36 +271,6 @@ def _own(of_model: T | None, of_all: T) -> T:
 def is_remote(recipe: ServeRecipe) -> bool:
     """Whether the endpoint goes to a running cluster instead of a Ray that is started on this machine."""
     return recipe.resources.address is not None or cluster.in_job() or "RAY_ADDRESS" in os.environ
-
-
-def _longest(config: dict[str, Any]) -> int | None:
-    """As vLLM has it: the positions, unless they are stretched."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        return None
-    return config.get("max_position_embeddings") or config.get("n_positions")
-
-
-def find_model(model: Resolved) -> tuple[str, dict[str, Any]]:
-    """Where the Hugging Face directory of an input is, and its configuration. Raises InputError when there is none to serve."""
-    if model.kind == "package":
-        raise InputError(
-            f"{model.role} = {model.ref!r}: a package's model is not served directly: name an artifact "
-            "(`manta finetune` makes one from it) or a Hugging Face directory"
-        )
-    if model.kind == "directory":
-        return model.path, json.loads(Folder(model.path).read_text("config.json"))
-    folder = Folder(model.path) / "model"
-    if not folder.exists("config.json"):
-        adapter = (Folder(model.path) / "adapter").exists("adapter_config.json")
-        remedy = (
-            "it holds only an adapter: set adapt.merge: true and run the stage again (prefix and prompt cannot be merged: "
-            "tune with adapt.method=lora to serve)"
-            if adapter
-            else "run the stage that makes it again"
-        )
-        raise InputError(f"{model.role} = {model.ref!r}: {folder.url} holds no model (config.json): {remedy}")
-    return folder.url, json.loads(folder.read_text("config.json"))
 
 
 def system_fingerprint(*fingerprints: str) -> str:

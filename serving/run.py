@@ -143,8 +143,7 @@ def update(recipe: ServeRecipe, progress: Progress) -> str:
         raise InputError(f"{recipe.name} does not run in the background: start it with `manta serve RECIPE --detach`")
     if (folder / NEXT).exists():
         raise InputError(
-            f"{recipe.name} is being updated already: wait for that, or call it off with Ctrl-C where it was asked for "
-            f"(if nobody did, delete {folder / NEXT})"
+            f"{recipe.name} is being updated already: wait, or press Ctrl-C there (if nobody asked, delete {folder / NEXT})"
         )
     for old in (UPDATED, FIGURES, CALLED_OFF):
         (folder / old).unlink(missing_ok=True)
@@ -152,23 +151,21 @@ def update(recipe: ServeRecipe, progress: Progress) -> str:
     os.kill(state["pid"], signal.SIGHUP)
     progress.note(f"new replicas of {recipe.name} start beside the old ones; its log is {folder / LOG}")
     try:
-        _wait_updated(recipe.name, folder, state, progress)
+        told = _wait_updated(recipe.name, folder, state, progress)
     except KeyboardInterrupt:
         if recipe.serve.canary is None:  # nothing waits for a decision
             raise
         (folder / CALLED_OFF).touch()
         progress.note("calling it off: the old version goes on; Ctrl-C again does not wait for that")
-        _wait_updated(recipe.name, folder, state, progress)
-        progress.note(json.loads((folder / UPDATED).read_text(encoding="utf-8"))["said"])
+        progress.note(_wait_updated(recipe.name, folder, state, progress)["said"])
         raise
-    told = json.loads((folder / UPDATED).read_text(encoding="utf-8"))
     if told["code"] != EXIT_DONE:
         raise _KINDS.get(told["code"], StageFailed)(told["said"])
     return f"{recipe.name} is {told['said']}: {state['url']}/v1"
 
 
-def _wait_updated(name: str, folder: Path, state: Mapping[str, Any], progress: Progress) -> None:
-    """Wait for the end of an update, and show how its canary does meanwhile. Raises StageFailed if its server ends."""
+def _wait_updated(name: str, folder: Path, state: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """How an update went, when it has; its canary is shown meanwhile. Raises StageFailed if the server ends."""
     shown = 0
     while not (folder / UPDATED).exists():
         if not _is_server(state):
@@ -176,6 +173,7 @@ def _wait_updated(name: str, folder: Path, state: Mapping[str, Any], progress: P
         if (folder / FIGURES).exists():
             shown = _show(json.loads((folder / FIGURES).read_text(encoding="utf-8")), shown, progress)
         time.sleep(0.1)
+    return dict(json.loads((folder / UPDATED).read_text(encoding="utf-8")))
 
 
 def _show(figures: Mapping[str, Any], shown: int, progress: Progress) -> int:

@@ -114,6 +114,65 @@ class TestUpdate:
         told = json.loads((tmp_path / "updated.json").read_text())
         assert told == {"code": code, "said": str(failure) if failure else "replaced after 7 s"}
         assert (tmp_path / "server.yaml").read_text() == ("old" if failure else recipes.to_yaml(recipe))
+        assert not (tmp_path / "next.yaml").exists(), "the next update would be refused"
+
+    def test_one_at_a_time(self, recipe, sleeper, tmp_path):
+        write_state(tmp_path / "tiny.server", sleeper.pid, deploy.born(sleeper.pid))
+        (tmp_path / "tiny.server" / "next.yaml").write_text("another")
+        with pytest.raises(InputError, match=r"tiny is being updated already: wait.*next\.yaml"):
+            run.update(recipe, Progress(quiet=True))
+        assert (tmp_path / "tiny.server" / "next.yaml").read_text() == "another" and sleeper.poll() is None
+
+    @pytest.mark.parametrize("canary", [{"share": 0.5}, None])
+    def test_ctrl_c_calls_a_canary_off_and_waits_until_the_old_version_has_all_again(
+        self, serve_recipe, tmp_path, canary
+    ):
+        recipe, folder = serve_recipe(tmp_path, tmp_path, canary=canary), tmp_path / "tiny.server"
+        write_state(folder, os.getpid(), deploy.born(os.getpid()))
+        waited = mock.Mock(side_effect=[KeyboardInterrupt, {"code": 3, "said": "the update is called off"}])
+        with (
+            mock.patch("serving.run.os.kill"),
+            mock.patch("serving.run._wait_updated", waited),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            run.update(recipe, Progress(quiet=True))
+        assert (folder / "called-off").exists() == (canary is not None)
+        assert waited.call_count == (2 if canary else 1)
+
+    def test_the_server_looks_whether_it_is_called_off_and_leaves_the_figures(self, recipe, tmp_path):
+        (tmp_path / "next.yaml").write_text(recipes.to_yaml(recipe))
+        found = []
+
+        def updated(was, _, progress, tell, wanted):
+            tell({"state": "comparing"})
+            found.append(wanted())
+            (tmp_path / "called-off").touch()
+            found.append(wanted())
+            return was
+
+        with mock.patch("serving.update.update", updated):
+            run._become_next(deploy.Running("http://x", launch(), 1.0, {}), tmp_path, Progress(quiet=True))
+        assert found == [True, False] and json.loads((tmp_path / "canary.json").read_text()) == {"state": "comparing"}
+
+    def test_figures_are_shown_as_they_come(self, sleeper, tmp_path):
+        """What was found at a look is said once; how far it is, whenever it changes."""
+        state = {"pid": sleeper.pid, "born": deploy.born(sleeper.pid)}
+        arms = {"canary": {"requests": 30, "errors": 2}, "stable": {"requests": 270, "errors": 1}}
+        model = {"looks": 2, "figures": [{"text": "errors 6.7% instead of 0.4%"}], **arms}
+        (tmp_path / "canary.json").write_text(json.dumps({"models": {"tiny": model}, "settings": {"requests": 200}}))
+        said: list[str] = []
+
+        def sleep(_: float) -> None:
+            if len(said) > 20:
+                (tmp_path / "updated.json").write_text('{"code": 0, "said": "replaced"}')
+            said.append("round")
+
+        progress = mock.Mock(spec=Progress)
+        with mock.patch("serving.run.time.sleep", sleep):
+            assert run._wait_updated("tiny", tmp_path, state, progress)["said"] == "replaced"
+        assert progress.note.call_args_list[0].args == ("tiny: errors 6.7% instead of 0.4%",)
+        assert progress.note.call_count == 1 and progress.update.call_count > 20
+        assert progress.update.call_args == mock.call(30, 200, "requests", canary_errors=2, stable_errors=1)
 
     @pytest.mark.parametrize("changes", [{"front": False}, {"front": True, "host": "0.0.0.0"}])
     def test_what_cannot_follow_is_refused_before_anything_starts(self, serve_recipe, tiny_model, tmp_path, changes):
