@@ -17,6 +17,7 @@ from serving.fleet.team import Team
 from serving.launch import Served
 
 PATIENCE_SECONDS = 0.25  # a request waits so long for a replica of the new version; then the old one has it
+NEARLY = 0.9  # of the time that a request may take: its clock began before it came here
 LEASE_SECONDS = 60.0  # if nobody has asked for the counts for so long, nobody will decide: all goes to the old version
 
 BY = ("model", "version", "fingerprint")
@@ -84,8 +85,9 @@ class Trial:
         return self._draw() < self._share
 
     def count(self, version: str, watch: Watch, state: Mapping[str, Any], left: bool) -> None:
-        """How a version did. Requests that were wrong in themselves tell nothing, nor do those whose client has `left`."""
-        if watch.refused or (left and not watch.ended and watch.seconds < self._longest):
+        """How a version did. Requests that were wrong in themselves tell nothing, nor do those whose client has `left`, unless it was
+        sent away because the answer took too long."""
+        if watch.refused or (left and not watch.ended and watch.seconds < NEARLY * self._longest):
             return
         times = {} if watch.failed else watch.times(sum((usage(state) or (0, 0))[1:]))
         self._add(version, watch.failed, times)

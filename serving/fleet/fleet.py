@@ -107,10 +107,10 @@ class Fleet:
                 trial.count(CANARY, watch, state, gone.done())
                 raise
             else:
-                trial.met = True
+                trial.met = trial.met or watch.ended
                 return trial.count(CANARY, watch, state, gone.done())
             if gone.done():
-                return None
+                return trial.count(CANARY, watch, state, True)
             if failed:
                 trial.fail()
         watch = Watch(send)

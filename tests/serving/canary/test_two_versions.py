@@ -21,7 +21,14 @@ from tests.serving.fake_fleet import Crew, FakeRunner, play, receiving, until, w
 Story = Callable[[FakeRunner, Any, Trial, Fleet], Awaitable[Any]]
 
 
-def duel(story: Story, canary: str | None = "new", drawn: bool = True, share: float = 0.5, **changes: Any) -> Any:
+def duel(
+    story: Story,
+    canary: str | None = "new",
+    drawn: bool = True,
+    share: float = 0.5,
+    longest: float = 600.0,
+    **changes: Any,
+) -> Any:
     """Run a story with a client of a Front over an "old" replica and one of a canary, which gets each request, or none."""
 
     async def run(crew: Crew, client: Any, fleet: Fleet) -> Any:
@@ -40,7 +47,7 @@ def duel(story: Story, canary: str | None = "new", drawn: bool = True, share: fl
         await crew.start("old")
         return await run(crew, client, fleet)
 
-    return play(named, names="")
+    return play(named, names="", request_seconds=longest)
 
 
 def counted(trial: Trial) -> dict[str, tuple[int, int]]:
@@ -191,6 +198,15 @@ class TestFailing:
             return counted(trial)
 
         assert duel(story, drawn=drawn) == {STABLE: (0, 0), CANARY: (0, 0)}
+
+    @pytest.mark.parametrize("drawn", [True, False])
+    def test_an_answer_that_takes_too_long_is_a_failure(self, drawn):
+        async def story(other, client, trial, fleet):
+            return await client.post(CHAT, json={"do": "forever"}), counted(trial)
+
+        answer, found = duel(story, drawn=drawn, longest=0.5)
+        assert answer.status_code == 504
+        assert found == ({STABLE: (0, 0), CANARY: (1, 1)} if drawn else {STABLE: (1, 1), CANARY: (0, 0)})
 
 
 class TestTimes:
