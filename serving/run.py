@@ -142,9 +142,7 @@ def update(recipe: ServeRecipe, progress: Progress) -> str:
     if (state := _read_state(folder)) is None or not _is_server(state):
         raise InputError(f"{recipe.name} does not run in the background: start it with `manta serve RECIPE --detach`")
     if (folder / NEXT).exists():
-        raise InputError(
-            f"{recipe.name} is being updated already: wait, or press Ctrl-C there (if nobody asked, delete {folder / NEXT})"
-        )
+        raise InputError(f"{recipe.name} is being updated already: wait, or delete {folder / NEXT} if nobody asked")
     for old in (UPDATED, FIGURES, CALLED_OFF):
         (folder / old).unlink(missing_ok=True)
     Folder(folder).write_text(NEXT, recipes.to_yaml(recipe))
@@ -166,25 +164,26 @@ def update(recipe: ServeRecipe, progress: Progress) -> str:
 
 def _wait_updated(name: str, folder: Path, state: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """How an update went, when it has; its canary is shown meanwhile. Raises StageFailed if the server ends."""
-    shown = 0
+    shown, looks = "", 0
     while not (folder / UPDATED).exists():
         if not _is_server(state):
             raise StageFailed(f"{name} ended while it was updated: see {folder / LOG}")
-        if (folder / FIGURES).exists():
-            shown = _show(json.loads((folder / FIGURES).read_text(encoding="utf-8")), shown, progress)
+        if (folder / FIGURES).exists() and (text := (folder / FIGURES).read_text(encoding="utf-8")) != shown:
+            shown, looks = text, _show(json.loads(text), looks, progress)
         time.sleep(0.1)
     return dict(json.loads((folder / UPDATED).read_text(encoding="utf-8")))
 
 
 def _show(figures: Mapping[str, Any], shown: int, progress: Progress) -> int:
-    """Show how a canary does; what was found at a look only once. `shown`: looks until now. Returns those with this."""
-    models = figures["models"]
+    """Show how a canary does, the findings of a look once. `shown`: looks until now. Returns those with this."""
+    models, wanted = figures["models"], figures["settings"]["requests"]
+    if figures["state"] != "comparing":
+        return shown
     looks = sum(one["looks"] for one in models.values())
     for name, one in models.items() if looks > shown else ():
         progress.note(f"{name}: " + "; ".join(figure["text"] for figure in one["figures"]), **one)
     fewest = min(one["canary"]["requests"] for one in models.values())
     stable, canary = (sum(one[of]["errors"] for one in models.values()) for of in ("stable", "canary"))
-    wanted = figures["settings"]["requests"]
     progress.update(min(fewest, wanted), wanted, "requests", canary_errors=canary, stable_errors=stable)
     return looks
 

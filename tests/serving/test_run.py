@@ -155,24 +155,29 @@ class TestUpdate:
         assert found == [True, False] and json.loads((tmp_path / "canary.json").read_text()) == {"state": "comparing"}
 
     def test_figures_are_shown_as_they_come(self, sleeper, tmp_path):
-        """What was found at a look is said once; how far it is, whenever it changes."""
+        """What was found at a look is said once; how far it is, whenever that changes."""
         state = {"pid": sleeper.pid, "born": deploy.born(sleeper.pid)}
         arms = {"canary": {"requests": 30, "errors": 2}, "stable": {"requests": 270, "errors": 1}}
         model = {"looks": 2, "figures": [{"text": "errors 6.7% instead of 0.4%"}], **arms}
-        (tmp_path / "canary.json").write_text(json.dumps({"models": {"tiny": model}, "settings": {"requests": 200}}))
-        said: list[str] = []
+        told = iter(["starting", "starting", "comparing", "comparing", "again", "promoted"])
 
         def sleep(_: float) -> None:
-            if len(said) > 20:
+            step = next(told, None)
+            if step is None:
                 (tmp_path / "updated.json").write_text('{"code": 0, "said": "replaced"}')
-            said.append("round")
+                return
+            if step == "again":
+                step, arms["canary"]["requests"] = "comparing", 31
+            figures = {"state": step, "models": {"tiny": {**model, **arms}}, "settings": {"requests": 200}}
+            (tmp_path / "canary.json").write_text(json.dumps(figures))
 
         progress = mock.Mock(spec=Progress)
         with mock.patch("serving.run.time.sleep", sleep):
             assert run._wait_updated("tiny", tmp_path, state, progress)["said"] == "replaced"
         assert progress.note.call_args_list[0].args == ("tiny: errors 6.7% instead of 0.4%",)
-        assert progress.note.call_count == 1 and progress.update.call_count > 20
-        assert progress.update.call_args == mock.call(30, 200, "requests", canary_errors=2, stable_errors=1)
+        assert progress.note.call_count == 1
+        assert [call.args for call in progress.update.call_args_list] == [(30, 200, "requests"), (31, 200, "requests")]
+        assert progress.update.call_args.kwargs == {"canary_errors": 2, "stable_errors": 1}
 
     @pytest.mark.parametrize("changes", [{"front": False}, {"front": True, "host": "0.0.0.0"}])
     def test_what_cannot_follow_is_refused_before_anything_starts(self, serve_recipe, tiny_model, tmp_path, changes):
