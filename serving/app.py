@@ -12,9 +12,10 @@ from manta.errors import InputError
 from manta.schema import ServeRecipe
 from serving import launch as launches
 from serving.fleet import scale
+from serving.fleet.host import Host
 from serving.launch import Launch, Served
 
-ENDPOINT, FRONT, REPLICAS = "Endpoint", "Front", "Replica-"  # names of deployments; a model's follows the last
+ENDPOINT, FRONT = "Endpoint", "Front"  # names of deployments; Served.deployment is that of a model's replicas
 DRAIN_SECONDS = 15.0  # answers that are on their way may take this long when the endpoint stops
 SPARE_REQUESTS = 64  # Serve would admit this many beyond the gateway's limit: it is the gateway that answers "busy"
 # Serve's router picks on the Front's own event loop: no hop between threads, and nothing comes between pick and count.
@@ -22,7 +23,7 @@ FRONT_ENVIRONMENT = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
 SURGE_PERCENT = 100  # of the replicas may be new ones that start beside them while a model is replaced
 
 
-class Endpoint:
+class Endpoint(Host):
     """The only replica of an endpoint's only model, with the gateway around it: it opens the endpoint's port itself."""
 
     async def __init__(self, launch: Launch) -> None:  # type: ignore[misc] # Serve awaits it
@@ -40,24 +41,6 @@ class Endpoint:
         if not await self._gateway.ready():
             raise RuntimeError("the engine started, but cannot generate a token: see the log of this replica")
         self._server, self._serving, _ = await listen(self._gateway, launch.host, launch.port, DRAIN_SECONDS)
-
-    async def check_health(self) -> None:
-        """Serve asks every second; raising makes it replace this replica."""
-        if not await self._engine.alive():
-            raise RuntimeError("the engine is dead")
-        if self._serving.done():
-            raise RuntimeError("the HTTP server has ended")
-
-    async def process_ids(self) -> list[int]:
-        """This replica's process and its engine's."""
-        return [os.getpid(), *self._engine.process_ids()]
-
-    async def __del__(self) -> None:
-        if hasattr(self, "_serving"):
-            self._server.should_exit = True
-            await self._serving
-        if hasattr(self, "_engine"):
-            self._engine.stop()
 
 
 def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = True) -> Any:
@@ -77,22 +60,23 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
     if direct:
         [served] = launch.served
         return _deployment(Endpoint, ENDPOINT, served, launch, DRAIN_SECONDS, num_replicas=1).bind(launch)
-    begin = cores.first_cores(launch.served)
+    begin = cores.first_cores(launch.versions)
     router = RequestRouterConfig(request_router_class=ROUTERS[launch.routing])
     replicas = {}
-    for one in launch.served:
+    for one in launch.versions:
         number = scale.options(one.min_replicas, one.max_replicas, launch.scale)
         made = _deployment(
             Replica,
-            f"{REPLICAS}{one.name}",
+            one.deployment,
             one,
             launch,
             launch.request_seconds,
             request_router_config=router,
             max_surge_percent=SURGE_PERCENT,
             **number,
-        ).options(version=_version(one, local), _internal=True)
-        replicas[one.name] = made.bind(one, None if one.gpus else begin[one.name], local, launch.request_seconds)
+        ).options(version=version(one, local), _internal=True)
+        first = None if one.gpus else begin[one.deployment]
+        replicas[one.deployment] = made.bind(one, first, local, launch.request_seconds)
     front = serve.deployment(
         Front,
         name=FRONT,
@@ -105,11 +89,11 @@ def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = Tru
     return front.bind(replicas, launch.host, launch.port, local, DRAIN_SECONDS)
 
 
-def _version(served: Served, local: bool) -> str:
+def version(served: Served, local: bool) -> str:
     """What replicas have in common that need not be replaced by one another: all that they were started with, but not
-    how many they are."""
+    how many they are, nor beside whom."""
     plain = dataclasses.asdict(served)
-    return recipes.digest({**plain, "min_replicas": None, "max_replicas": None, "local": local})
+    return recipes.digest({**plain, "min_replicas": None, "max_replicas": None, "slot": None, "local": local})
 
 
 def _deployment(body: type, name: str, served: Served, launch: Launch, drain_seconds: float, **options: Any) -> Any:

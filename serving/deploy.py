@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
@@ -64,15 +63,15 @@ def endpoint(
     progress.note(f"starting {recipe.name} on {launch.url}")
     processes: dict[int, int] = {}
     try:
-        handle = _wait_running(launch, _deploy(launch))
+        handle = wait_running(launch, _deploy(launch))
         if cluster.is_local():
-            processes.update(_processes(handle))
+            processes.update(processes_of(handle))
         yield Running(launch.url, launch, time.monotonic() - started, processes, key)
     finally:
         _end(recipe.name, processes)
 
 
-def _processes(handle: Any) -> dict[int, int]:
+def processes_of(handle: Any) -> dict[int, int]:
     """The endpoint's processes on this machine: pid -> birth."""
     found = handle.process_ids.remote().result(timeout_s=30)
     return {pid: birth for pid in found if (birth := born(pid)) is not None}
@@ -106,10 +105,11 @@ def _deploy(launch: Launch) -> str:
 
     # What opens the port is ours: Serve's proxies would copy each token once more, at ten times the cost.
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
-    return _submit(launch)
+    return submit(launch)
 
 
-def _submit(launch: Launch) -> str:
+def submit(launch: Launch) -> str:
+    """Have Serve make the application this. Returns the name of the deployment that clients meet."""
     from ray import serve
 
     from serving.app import ENDPOINT, FRONT, application
@@ -122,42 +122,17 @@ def _submit(launch: Launch) -> str:
     return ENDPOINT if direct else FRONT
 
 
-def update(running: Running, recipe: ServeRecipe, progress: Progress) -> Running:
-    """Replace a running endpoint by what the recipe says now, with no request failed: the new replicas of a model start
-    beside the old ones, and take over when each has given a real answer.
-
-    Raises InputError or GateRefused where the recipe cannot follow, StageFailed when the new replicas do not come up; the
-    endpoint is then as it was.
-    """
-    old = running.launch
-    free = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"port": 0})})
-    new = dataclasses.replace(launches.prepare(free), port=old.port, key_hashes=old.key_hashes)
-    if old.is_single:
-        raise InputError(
-            f"{old.name} has one replica that holds the port itself, and cannot be replaced while it runs: stop it, and set "
-            "serve.front=true (or more replicas) to have the next one updated"
-        )
-    if (new.name, new.host) != (old.name, old.host) or new.is_single:
-        raise InputError(
-            f"{old.name} on {old.host} cannot become {new.name} on {new.host} with serve.front = {recipe.serve.front} while it runs: "
-            "leave name, serve.host and serve.front as they are, or stop it and start the other"
-        )
-    started = time.monotonic()
-    try:
-        handle = _wait_running(new, _submit(new))
-    except StageFailed as failed:
-        progress.note("the new version does not start: going back to the old one")
-        _wait_running(old, _submit(old))
-        raise StageFailed(f"{failed}; {old.name} goes on as it was") from failed
-    processes = _processes(handle) if cluster.is_local() else {}
-    return running._replace(launch=new, ready_seconds=time.monotonic() - started, processes=processes)
-
-
 def controller() -> Any:
     """Serve's controller as this driver knows it, None where Serve does not run."""
     from ray.serve.context import _get_global_client
 
     return _get_global_client(raise_if_no_controller_running=False)
+
+
+def running_replicas(name: str) -> dict[str, int]:
+    """How many replicas of each deployment of an application answer now."""
+    found = _applications()[name].deployments
+    return {one: int(status.replica_states.get("RUNNING", 0)) for one, status in found.items()}
 
 
 def _applications() -> dict[str, Any]:
@@ -167,7 +142,7 @@ def _applications() -> dict[str, Any]:
     return {} if controller() is None else dict(serve.status().applications)
 
 
-def _wait_running(launch: Launch, deployment: str) -> Any:
+def wait_running(launch: Launch, deployment: str) -> Any:
     """Wait until Serve says RUNNING and the endpoint says ready. Returns a handle of the deployment."""
     from ray import serve
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from manta.errors import InputError
 from manta.schema import ServeRecipe
 from manta.sections.outcome import ServeModel
 from manta.storage import Folder
+from serving import sources
 from serving.door import keys, origins
 from serving.engines.adapters import find_adapter, require_fit
 from serving.fleet.address import require_safe_host, take_port
@@ -63,6 +63,12 @@ class Served:
     seed: int
     taught: dict[str, Any] | None = None  # the task section of the recipe that tuned it
     mask_token: str | None = None  # what stands for a gap
+    slot: str = ""  # one of update.SLOTS: two versions of a model may stand beside each other
+
+    @property
+    def deployment(self) -> str:
+        """Serve's name of its replicas."""
+        return f"Replica-{self.name}{self.slot}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,6 +78,14 @@ class Served:
     def fingerprints(self, name: str) -> tuple[str, ...]:
         """What answers under one of its names: the model's, then that of the adapter, if the name is one's."""
         return (self.fingerprint, *(adapter.fingerprint for adapter in self.adapters if adapter.name == name))
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Other versions of models, beside those that are served; a share of 0: they stand there and are not asked."""
+
+    served: tuple[Served, ...]
+    share: float  # of the requests for each
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,12 @@ class Launch:
     routing: str  # a key of serving.fleet.routing.ROUTERS
     hold_seconds: float  # a request waits so long for a replica where there is none
     scale: Scale
+    canary: Canary | None = None
+
+    @property
+    def versions(self) -> tuple[Served, ...]:
+        """All that has replicas."""
+        return (*self.served, *(self.canary.served if self.canary is not None else ()))
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -194,7 +214,7 @@ def _served(
     """One model of the recipe. What its section leaves open is as the recipe says for all."""
     role, settings, resources = recipe.role(name), recipe.serve, recipe.resources
     model = inputs[f"{role}.source"]
-    folder, config = find_model(model)
+    folder, config = sources.find_model(model)
     taught = which.taught(model)
     tasks = which.tasks_of(model, Folder(folder), config, taught)
     if proven:
@@ -216,7 +236,7 @@ def _served(
         tasks=tasks,
         adapters=tuple(_adapters(role, section, inputs, folder, config, gpus)),
         max_model_len=length,
-        longest=length or _longest(config),
+        longest=length or sources.longest(config),
         dtype=_own(section.dtype, settings.dtype),
         tool_parser=_own(section.tool_parser, settings.tool_parser),
         kv_cache_gib=_own(section.kv_cache_gib, settings.kv_cache_gib),
@@ -251,36 +271,6 @@ def _own(of_model: T | None, of_all: T) -> T:
 def is_remote(recipe: ServeRecipe) -> bool:
     """Whether the endpoint goes to a running cluster instead of a Ray that is started on this machine."""
     return recipe.resources.address is not None or cluster.in_job() or "RAY_ADDRESS" in os.environ
-
-
-def _longest(config: dict[str, Any]) -> int | None:
-    """As vLLM has it: the positions, unless they are stretched."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        return None
-    return config.get("max_position_embeddings") or config.get("n_positions")
-
-
-def find_model(model: Resolved) -> tuple[str, dict[str, Any]]:
-    """Where the Hugging Face directory of an input is, and its configuration. Raises InputError when there is none to serve."""
-    if model.kind == "package":
-        raise InputError(
-            f"{model.role} = {model.ref!r}: a package's model is not served directly: name an artifact "
-            "(`manta finetune` makes one from it) or a Hugging Face directory"
-        )
-    if model.kind == "directory":
-        return model.path, json.loads(Folder(model.path).read_text("config.json"))
-    folder = Folder(model.path) / "model"
-    if not folder.exists("config.json"):
-        adapter = (Folder(model.path) / "adapter").exists("adapter_config.json")
-        remedy = (
-            "it holds only an adapter: set adapt.merge: true and run the stage again (prefix and prompt cannot be merged: "
-            "tune with adapt.method=lora to serve)"
-            if adapter
-            else "run the stage that makes it again"
-        )
-        raise InputError(f"{model.role} = {model.ref!r}: {folder.url} holds no model (config.json): {remedy}")
-    return folder.url, json.loads(folder.read_text("config.json"))
 
 
 def system_fingerprint(*fingerprints: str) -> str:

@@ -20,13 +20,17 @@ from manta.errors import EXIT_DONE, EXIT_INTERRUPTED, GateRefused, InputError, M
 from manta.progress import Progress
 from manta.schema import ServeRecipe
 from manta.storage import Folder
-from serving import deploy
 from serving import launch as launches
+from serving import update as updates
 from serving.deploy import STOP_SECONDS, Running, born, end_processes, endpoint, is_alive, is_healthy
 from serving.launch import Launch
 
 STATE, LOG, RECIPE = "server.json", "server.log", "server.yaml"
 NEXT, UPDATED = "next.yaml", "updated.json"  # what it shall become, and how that went
+FIGURES, CALLED_OFF = (
+    "canary.json",
+    "called-off",
+)  # how a canary does and what became of it; that nobody wants it any more
 HOME = "MANTA_SERVER_FOLDER"  # where a detached server finds these
 _KINDS: dict[int, type[MantaError]] = {InputError.exit_code: InputError, GateRefused.exit_code: GateRefused}
 
@@ -73,8 +77,15 @@ def _become_next(running: Running, folder: Path, progress: Progress) -> Running:
     try:
         recipe = recipes.load(folder / NEXT, kind="serve")
         assert isinstance(recipe, ServeRecipe)
-        running = deploy.update(running, recipe, progress)
+        running = updates.update(
+            running,
+            recipe,
+            progress,
+            lambda figures: Folder(folder).write_text(FIGURES, json.dumps(figures, indent=2) + "\n"),
+            lambda: not (folder / CALLED_OFF).exists(),
+        )
     except MantaError as error:
+        (folder / NEXT).unlink(missing_ok=True)
         told: dict[str, Any] = {"code": error.exit_code, "said": str(error)}
     else:
         _announce(running)
@@ -101,6 +112,7 @@ def detach(recipe: ServeRecipe, progress: Progress) -> str:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STATE).unlink(missing_ok=True)
+    (folder / NEXT).unlink(missing_ok=True)
     Folder(folder).write_text(RECIPE, recipes.to_yaml(recipe))
     progress.note(f"starting {recipe.name} in the background; its log is {folder / LOG}")
     with (folder / LOG).open("w", encoding="utf-8") as log:
@@ -129,18 +141,51 @@ def update(recipe: ServeRecipe, progress: Progress) -> str:
     folder = _state_folder(recipe)
     if (state := _read_state(folder)) is None or not _is_server(state):
         raise InputError(f"{recipe.name} does not run in the background: start it with `manta serve RECIPE --detach`")
+    if (folder / NEXT).exists():
+        raise InputError(f"{recipe.name} is being updated already: wait, or delete {folder / NEXT} if nobody asked")
+    for old in (UPDATED, FIGURES, CALLED_OFF):
+        (folder / old).unlink(missing_ok=True)
     Folder(folder).write_text(NEXT, recipes.to_yaml(recipe))
-    (folder / UPDATED).unlink(missing_ok=True)
     os.kill(state["pid"], signal.SIGHUP)
     progress.note(f"new replicas of {recipe.name} start beside the old ones; its log is {folder / LOG}")
-    while not (folder / UPDATED).exists():
-        if not _is_server(state):
-            raise StageFailed(f"{recipe.name} ended while it was updated: see {folder / LOG}")
-        time.sleep(0.1)
-    told = json.loads((folder / UPDATED).read_text(encoding="utf-8"))
+    try:
+        told = _wait_updated(recipe.name, folder, state, progress)
+    except KeyboardInterrupt:
+        if recipe.serve.canary is None:  # nothing waits for a decision
+            raise
+        (folder / CALLED_OFF).touch()
+        progress.note("calling it off: the old version goes on; Ctrl-C again does not wait for that")
+        progress.note(_wait_updated(recipe.name, folder, state, progress)["said"])
+        raise
     if told["code"] != EXIT_DONE:
         raise _KINDS.get(told["code"], StageFailed)(told["said"])
     return f"{recipe.name} is {told['said']}: {state['url']}/v1"
+
+
+def _wait_updated(name: str, folder: Path, state: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """How an update went, when it has; its canary is shown meanwhile. Raises StageFailed if the server ends."""
+    shown, looks = "", 0
+    while not (folder / UPDATED).exists():
+        if not _is_server(state):
+            raise StageFailed(f"{name} ended while it was updated: see {folder / LOG}")
+        if (folder / FIGURES).exists() and (text := (folder / FIGURES).read_text(encoding="utf-8")) != shown:
+            shown, looks = text, _show(json.loads(text), looks, progress)
+        time.sleep(0.1)
+    return dict(json.loads((folder / UPDATED).read_text(encoding="utf-8")))
+
+
+def _show(figures: Mapping[str, Any], shown: int, progress: Progress) -> int:
+    """Show how a canary does, the findings of a look once. `shown`: looks until now. Returns those with this."""
+    models, wanted = figures["models"], figures["settings"]["requests"]
+    if figures["state"] != "comparing":
+        return shown
+    looks = sum(one["looks"] for one in models.values())
+    for name, one in models.items() if looks > shown else ():
+        progress.note(f"{name}: " + "; ".join(figure["text"] for figure in one["figures"]), **one)
+    fewest = min(one["canary"]["requests"] for one in models.values())
+    stable, canary = (sum(one[of]["errors"] for one in models.values()) for of in ("stable", "canary"))
+    progress.update(min(fewest, wanted), wanted, "requests", canary_errors=canary, stable_errors=stable)
+    return looks
 
 
 def _first_step(launch: Launch, url: str) -> str:

@@ -103,6 +103,21 @@ def test_what_a_model_runs_on_is_not_what_it_is() -> None:
     assert recipes.fingerprint(read(TWO), held) != recipes.fingerprint(longer, held)
 
 
+def test_how_a_new_version_is_tried_is_no_part_of_what_is_served() -> None:
+    held = dict.fromkeys(recipes.input_refs(read(TWO)), "f" * 64)
+    tried = read(recipes.override(TWO, ["serve.canary.share=0.25"]))
+    assert recipes.fingerprint(read(TWO), held) == recipes.fingerprint(tried, held)
+    assert tried.serve.canary is not None and tried.serve.canary.share == 0.25
+
+
+@pytest.mark.parametrize(("setting", "told"), [
+    ("share=1", "serve.canary.share"), ("share=0", "serve.canary.share"), ("requests=0", "serve.canary.requests"),
+    ("max_tttf_ratio=2", "max_ttft_ratio"), ("inconclusive=wait", "serve.canary.inconclusive"),
+])  # fmt: skip
+def test_a_canary_that_cannot_be(setting: str, told: str) -> None:
+    assert told in refused(recipes.override(TWO, [f"serve.canary.{setting}"]))
+
+
 def test_it_reloads_from_its_own_yaml() -> None:
     assert recipes.validate(recipes.parse_yaml(recipes.to_yaml(read(TWO)))) == read(TWO)
 

@@ -138,7 +138,8 @@ def _serve(known: Any) -> None:
     serve.add_argument(
         "--update",
         action="store_true",
-        help="have the detached endpoint of this name become this, with no request failed",
+        help="have the detached endpoint of this name become this, with no request failed; with serve.canary only if it does "
+        "as well on a share of the requests (exit code 4: it is worse, 3: it could not be told)",
     )
     serve.add_argument("--dry-run", action="store_true", help="print the resolved recipe and the plan, start nothing")
     serve.add_argument(

@@ -203,6 +203,7 @@ class ServeRecipe(Recipe):
         "serve.cors_origins",
         "serve.access_log",
         "serve.otlp_endpoint",
+        "serve.canary",
         "model.cpus_per_replica",
         "model.gpus_per_replica",
         "models.*.cpus_per_replica",

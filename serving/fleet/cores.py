@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from serving.launch import Served
 
 
 def first_cores(served: Iterable[Served]) -> dict[str, int]:
-    """Where the cores of each model's replicas begin, were all of them on one machine."""
-    found, begin = {}, 0
+    """Where the cores of each deployment's replicas begin, were all of them on one machine.
+
+    A model's second slot lies behind the first slots of all: whichever is in use, no two ever meet.
+    """
+    served = list(served)
+    widths: dict[str, int] = {}
     for one in served:
-        found[one.name] = begin
-        begin += one.max_replicas * one.cpus
-    return found
+        widths[one.name] = max(widths.get(one.name, 0), one.max_replicas * one.cpus)
+    begin = dict(zip(widths, accumulate(widths.values(), initial=0), strict=False))
+    return {one.deployment: begin[one.name] + (sum(widths.values()) if one.slot else 0) for one in served}
 
 
 def cores_of(place: int, begin: int, each: int, available: Sequence[int]) -> list[int]:

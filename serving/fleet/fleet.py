@@ -9,21 +9,32 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
+from serving.canary.arms import CANARY, STABLE
+from serving.canary.trial import PATIENCE_SECONDS, Meters, Trial
+from serving.canary.watch import Declined, Watch
 from serving.door.answers import DOWN, FATAL, STREAM, Header, Receive, Refused, Send
 from serving.door.routes import OPENAPI_PATH
 from serving.fleet.private import AT_WORK, MODEL, PROBE, TOKENS, UNAVAILABLE, USAGE, USAGE_EVENT, read_usage
 from serving.fleet.relay import Connection, Head, Lines, Lost, Place
 from serving.fleet.scrape import merged
 from serving.fleet.team import Handle, Team
-from serving.launch import Launch
+from serving.launch import Canary, Launch
 
 log = logging.getLogger("serving")
 
 ALIVE_SECONDS, PROBE_SECONDS = 1.0, 5.0  # how long it may take to find a replica for a health check, for a probe
 MOST_LOSSES = 2  # a request that so many replicas died of is not given to a third
 CARRIED = frozenset({b"content-type", b"accept", b"x-request-id", b"traceparent", b"tracestate"})
+
+
+class Request(NamedTuple):
+    """What a client wants. `gone` is done when it has left, or its time is over."""
+
+    scope: MutableMapping[str, Any]
+    body: bytes
+    gone: asyncio.Task[None]
 
 
 class BrokenOff(Exception):
@@ -36,7 +47,25 @@ class Fleet:
     def __init__(self, launch: Launch, handles: Mapping[str, Handle]):
         self.launch = launch
         self.teams = {one.name: Team(one, handles[one.name], launch.routing == "prefix") for one in launch.served}
+        self.trials: dict[str, Trial] = {}  # model -> the comparison of its two versions
         self.lines = Lines()
+        self._meters: Meters | None = None
+
+    def compare(self, canary: Canary | None, handles: Mapping[str, Handle]) -> None:
+        """From now on give the canary its share, and count anew; with None there is none. `handles`: model -> its canary's."""
+        self.trials, self._meters = {}, None
+        if canary is None:
+            return
+        self._meters = Meters()
+        for one in canary.served:
+            team = Team(one, handles[one.name], self.launch.routing == "prefix")
+            versions = {STABLE: self.teams[one.name].served, CANARY: one}
+            self.trials[one.name] = Trial(versions, team, canary.share, self.launch.request_seconds, self._meters)
+
+    @property
+    def all_teams(self) -> list[Team]:
+        """Of all versions."""
+        return [*self.teams.values(), *(trial.team for trial in self.trials.values())]
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Raises Refused where there is no replica in time, BrokenOff where one went away in the middle of its answer."""
@@ -47,46 +76,92 @@ class Fleet:
         served = self.launch.find(scope["state"]["model"])
         assert served is not None, "the gateway lets through only models that are served"
         body = (await receive())["body"]
-        gone = asyncio.create_task(_disconnect(receive))
+        request = Request(scope, body, asyncio.create_task(_disconnect(receive)))
+        team, trial = self.teams[served.name], self.trials.get(served.name)
         try:
-            await self._ask(self.teams[served.name], scope, body, gone, send)
+            if trial is not None and trial.compares(scope["state"]["model"]):
+                await self._ask_either(trial, team, request, send)
+            else:
+                await self._ask(team, request, send)
         finally:
-            gone.cancel()
+            request.gone.cancel()
 
-    async def _ask(
-        self, team: Team, scope: MutableMapping[str, Any], body: bytes, gone: asyncio.Task[None], send: Send
-    ) -> None:
-        """Have a replica answer, and another one where that is lost before it began; at most MOST_LOSSES that had it."""
-        losses = 0
-        headers = [item for item in scope["headers"] if item[0] in CARRIED]
-        state = scope["state"]
-        headers += [(TOKENS, b"%d" % state["tokens"]), (MODEL, state["model"].encode())]
-        until = asyncio.get_running_loop().time() + self.launch.hold_seconds
-        while not gone.done():
-            found = await team.choose(until, body, gone)
-            if found is None:
-                if gone.done():
-                    return
-                raise Refused(DOWN)
-            replica, place = found
-            team.busy[replica] += 1
+    async def _ask_either(self, trial: Trial, team: Team, request: Request, send: Send) -> None:
+        """Have one of two versions answer, and count how it did. Where the new one fails before anything was sent, the old
+        one (`team`) answers: that counts against the new one, and not for the old one, which was given no choice."""
+        state, gone = request.scope["state"], request.gone
+        losses, refused, drawn = 0, False, trial.draws()
+        if drawn:
+            watch = Watch(send, picky=True)
+            until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
             try:
-                async with self._answer(place, scope["method"], scope["path"], headers, body, gone) as (
-                    connection,
-                    head,
-                ):
-                    await _carry(connection, head, scope["state"], send)
-                return
+                await self._once(trial.team, until, request, watch)
+            except Refused:
+                failed = trial.met
+            except (Lost, Declined) as failure:
+                trial.met = True
+                refused = isinstance(failure, Declined) and failure.status < 500
+                losses = int(isinstance(failure, Lost) and failure.at_work)
+                failed = not refused
+            except BrokenOff:
+                trial.count(CANARY, watch, state, gone.done())
+                raise
+            else:
+                trial.met = trial.met or watch.ended
+                return trial.count(CANARY, watch, state, gone.done())
+            if gone.done():
+                return trial.count(CANARY, watch, state, True)
+            if failed:
+                trial.fail()
+        watch = Watch(send)
+        try:
+            await self._ask(team, request, watch, losses)
+        except (Refused, BrokenOff):
+            if not drawn:
+                trial.count(STABLE, watch, state, gone.done())
+            raise
+        if not drawn:
+            trial.count(STABLE, watch, state, gone.done())
+        if refused and not watch.refused and not watch.failed:  # the request was not at fault
+            trial.fail()
+
+    async def _ask(self, team: Team, request: Request, send: Send, losses: int = 0) -> None:
+        """Have a replica answer, and another one where that is lost before it began; at most MOST_LOSSES that had it,
+        of which there were some already."""
+        until = asyncio.get_running_loop().time() + self.launch.hold_seconds
+        while not request.gone.done():
+            try:
+                return await self._once(team, until, request, send)
             except Lost as lost:
-                if gone.done():
+                if request.gone.done():
                     return
-                log.warning("a replica of %s is lost", team.served.name)
-                self._lose(team, replica, place)
                 losses += lost.at_work
                 if losses == MOST_LOSSES:
                     raise Refused(FATAL) from lost
-            finally:
-                team.busy[replica] -= 1
+
+    async def _once(self, team: Team, until: float, request: Request, send: Send) -> None:
+        """Have one replica answer. Raises Refused where there is none `until` then, Lost where it fails before it began."""
+        scope, body, gone = request
+        state = scope["state"]
+        headers = [item for item in scope["headers"] if item[0] in CARRIED]
+        headers += [(TOKENS, b"%d" % state["tokens"]), (MODEL, state["model"].encode())]
+        found = await team.choose(until, body, gone)
+        if found is None:
+            if gone.done():
+                return
+            raise Refused(DOWN)
+        replica, place = found
+        team.busy[replica] += 1
+        try:
+            async with self._answer(place, scope["method"], scope["path"], headers, body, gone) as (connection, head):
+                await _carry(connection, head, state, send)
+        except Lost:
+            if not gone.done():
+                log.warning("a replica of %s is lost", team.served.name)
+                self._lose(team, replica, place)
+            raise
+        finally:
+            team.busy[replica] -= 1
 
     @contextlib.asynccontextmanager
     async def _answer(
@@ -180,15 +255,15 @@ class Fleet:
         raise Refused(DOWN)
 
     async def _tell_metrics(self, send: Send) -> None:
-        told = await asyncio.gather(*(team.metrics() for team in self.teams.values()))
+        teams = self.all_teams
+        told = await asyncio.gather(*(team.metrics() for team in teams))
         pages = {
-            (team.served.name, name): page
-            for team, found in zip(self.teams.values(), told, strict=True)
-            for name, page in found
+            (team.served.name, name): page for team, found in zip(teams, told, strict=True) for name, page in found
         }
+        of_versions = b"" if self._meters is None else self._meters.text()
         fields = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
-        await send({"type": "http.response.body", "body": merged(pages).encode()})
+        await send({"type": "http.response.body", "body": merged(pages).encode() + of_versions})
 
 
 async def _carry(connection: Connection, head: Head, state: MutableMapping[str, Any], send: Send) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+import secrets
 from typing import Any
 
 from serving import launch as launches
 from serving.door.answers import Answer, Receive, Send
+from serving.launch import Launch, Served
 
 KUBERAY = "/-/healthz"  # a pod whose port 8000 answers this with "success" gets the Service's traffic
 
@@ -25,28 +28,42 @@ class Front:
         if local:
             ports.keep_private()
         self._place = (host, port, drain_seconds)
+        self._id = secrets.token_hex(8)
+        self._launch: Launch | None = None
         self._gateway: Any = None
 
     async def reconfigure(self, plain: dict[str, Any]) -> None:
         """Be the Front of this launch from now on. Requests that are on their way end as they began."""
         from ray import serve
 
-        from serving.app import REPLICAS
+        launch = launches.from_plain(plain)
+        app = serve.get_replica_context().app_name
+
+        def handles(served: tuple[Served, ...]) -> dict[str, Any]:
+            return {one.name: serve.get_deployment_handle(one.deployment, app) for one in served}
+
+        itself = dataclasses.replace(launch, canary=None)
+        if itself != self._launch:  # a canary that comes or goes leaves limits, metrics and connections as they are
+            await self._begin(itself, handles(launch.served))
+        self._fleet.compare(launch.canary, handles(launch.canary.served) if launch.canary else {})
+
+    async def _begin(self, launch: Launch, handles: dict[str, Any]) -> None:
         from serving.door import access
         from serving.door.gateway import Gateway
         from serving.door.server import listen
         from serving.fleet.fleet import Fleet
 
-        launch = launches.from_plain(plain)
-        app = serve.get_replica_context().app_name
-        self._fleet = Fleet(
-            launch, {one.name: serve.get_deployment_handle(f"{REPLICAS}{one.name}", app) for one in launch.served}
-        )
+        self._launch = launch
+        self._fleet = Fleet(launch, handles)
         begun = self._gateway is not None
         self._gateway = Gateway(self._fleet, self._fleet, launch)
         if not begun:
             access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
             self._server, self._serving, _ = await listen(self._pass_on, *self._place)
+
+    async def trials(self) -> tuple[str, dict[str, Any]]:
+        """Whose counts they are, and of each model that two versions answer what this Front counted: see Trial.tell."""
+        return self._id, {name: trial.tell() for name, trial in self._fleet.trials.items()}
 
     async def _pass_on(self, scope: Any, receive: Receive, send: Send) -> None:
         """The ASGI application of the port: the gateway of now. KubeRay asks what Serve's proxies would answer."""
@@ -62,7 +79,7 @@ class Front:
 
     async def process_ids(self) -> list[int]:
         """This process, and those of all replicas."""
-        found = await asyncio.gather(*(team.process_ids() for team in self._fleet.teams.values()))
+        found = await asyncio.gather(*(team.process_ids() for team in self._fleet.all_teams))
         return [os.getpid(), *(pid for replicas in found for pids in replicas for pid in pids)]
 
     async def __del__(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
+from serving.fleet.host import Host
 from serving.launch import Served
 
 
-class Replica:
+class Replica(Host):
     """The Serve deployment of one model. `first_core`: see cores.py; None binds to none. `local`: all is on one machine."""
 
     async def __init__(self, served: Served, first_core: int | None, local: bool, drain_seconds: float) -> None:  # type: ignore[misc] # Serve awaits it
@@ -42,28 +42,9 @@ class Replica:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         return self._private.load.figures()
 
-    async def check_health(self) -> None:
-        """Serve asks every second; raising makes it replace this replica."""
-        if not await self._engine.alive():
-            raise RuntimeError("the engine is dead")
-        if self._serving.done():
-            raise RuntimeError("the HTTP server has ended")
-
     async def wake(self) -> None:
         """Nothing: that Serve carries it here means that there is a replica."""
 
     async def metrics(self) -> tuple[str, str]:
         """Serve's id of this replica, and the engine's metrics in Prometheus' text format."""
         return self._name, (await self._private.metrics()).decode()
-
-    async def process_ids(self) -> list[int]:
-        """This replica's process and its engine's."""
-        return [os.getpid(), *self._engine.process_ids()]
-
-    async def __del__(self) -> None:
-        """Let what is on its way end, then end the engine. Serve sends nothing new here already."""
-        if hasattr(self, "_serving"):
-            self._server.should_exit = True
-            await self._serving
-        if hasattr(self, "_engine"):
-            self._engine.stop()

@@ -29,13 +29,8 @@ def _wish(pending_request: PendingRequest | None) -> Wish | None:
     return asked if isinstance(asked, Wish) else None
 
 
-def _good(replicas: list[RunningReplica], wish: Wish) -> list[RunningReplica]:
-    moment = time.monotonic()
-    return [one for one in replicas if wish.lost.get(one.replica_id.unique_id, 0.0) <= moment]
-
-
-class LeastBusy(RequestRouter):
-    """The replica with the fewest requests; any of those that have equally few."""
+class ByWish:
+    """A router that leaves out what failed, and has `pick` choose among the rest."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -43,12 +38,25 @@ class LeastBusy(RequestRouter):
         wish = _wish(pending_request)
         if wish is None:
             return [candidate_replicas]
-        good = _good(candidate_replicas, wish)
-        random.shuffle(good)
-        return [[min(good, key=lambda one: wish.busy.get(one.replica_id.unique_id, 0))]] if good else []
+        moment = time.monotonic()
+        good = {one.replica_id.unique_id: one for one in candidate_replicas}
+        good = {name: one for name, one in good.items() if wish.lost.get(name, 0.0) <= moment}
+        return [[good[self.pick(list(good), wish)]]] if good else []
+
+    def pick(self, names: list[str], wish: Wish) -> str:
+        """One of these replicas, of which there is at least one."""
+        raise NotImplementedError
 
 
-class PrefixAffinity(ConsistentHashRouter):
+class LeastBusy(ByWish, RequestRouter):
+    """The replica with the fewest requests; any of those that have equally few."""
+
+    def pick(self, names: list[str], wish: Wish) -> str:
+        random.shuffle(names)
+        return min(names, key=lambda name: wish.busy.get(name, 0))
+
+
+class PrefixAffinity(ByWish, ConsistentHashRouter):
     """Prompts that begin alike go to the replica whose cache holds that beginning: consistent hashing with bounded
     loads (arXiv 1608.01350). One that has over FAIR_SHARE of the mean load hands them on to the next of the ring.
     """
@@ -56,20 +64,11 @@ class PrefixAffinity(ConsistentHashRouter):
     def initialize_state(self, **kwargs: Any) -> None:
         super().initialize_state(num_fallback_replicas=1_000_000, **kwargs)  # the ring's order of all replicas
 
-    async def choose_replicas(
-        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
-    ) -> list[list[RunningReplica]]:
-        wish = _wish(pending_request)
-        if wish is None:
-            return [candidate_replicas]
-        good = {one.replica_id.unique_id: one for one in _good(candidate_replicas, wish)}
-        if not good:
-            return []
-        most = FAIR_SHARE * (1 + sum(wish.busy.get(name, 0) for name in good)) / len(good)
+    def pick(self, names: list[str], wish: Wish) -> str:
+        most = FAIR_SHARE * (1 + sum(wish.busy.get(name, 0) for name in names)) / len(names)
         ranked = [one.unique_id for one in self._lookup_ranked_replicas(wish.prefix.decode("latin-1"))]
-        light = [name for name in ranked if name in good and wish.busy.get(name, 0) + 1 <= max(1.0, most)]
-        chosen = light[0] if light else min(good, key=lambda name: wish.busy.get(name, 0))
-        return [[good[chosen]]]
+        light = [name for name in ranked if name in names and wish.busy.get(name, 0) + 1 <= max(1.0, most)]
+        return light[0] if light else min(names, key=lambda name: wish.busy.get(name, 0))
 
 
 # What `serve.routing` may say.

@@ -24,18 +24,22 @@ from serving.fleet.replica import Replica
 from serving.launch import Served
 from tests.serving.fake_engine import CHAT, FakeEngine, begin, chunk, event, finish, launch, reply, served
 
-DAMAGED = "damaged"
+DAMAGED, FAILING, SLOW = "damaged", "failing", "slow"  # models whose replicas are so
+SLOW_SECONDS = 0.05  # what each piece takes longer
 
 
 class FakeRunner(FakeEngine):
     """Tells who it is. "slow" streams `tokens` pieces, one each `seconds`; "die" kills the process, "engine dies" the engine
-    alone, after `tokens` pieces; a FakeEngine in everything else."""
+    alone, after `tokens` pieces; a FakeEngine in everything else. `does`: what it does whatever it is asked to do; `slower`:
+    seconds that each piece takes longer."""
 
     def __init__(self, name: str = "") -> None:
         super().__init__()
         self.name = name or str(os.getpid())
         self.app = self
         self.told: dict[str, Any] = {}
+        self.does: str | None = None
+        self.slower = 0.0
 
     def process_ids(self) -> list[int]:
         return []
@@ -49,13 +53,16 @@ class FakeRunner(FakeEngine):
         body = await read_body(receive, {}, 10_000_000)
         assert isinstance(body, bytes)
         asked = json.loads(body)
+        if self.does is not None:
+            asked["do"] = self.does
+            body = json.dumps(asked).encode()
         if asked.get("do") not in ("who", "slow", "die", "engine dies"):
             return await super().__call__(scope, _first(body, receive), send)
         self.seen.append(asked["do"])
         if asked.get("stream"):
             await begin(send)
         for _ in range(asked.get("tokens", 0)):
-            await asyncio.sleep(asked.get("seconds", 0))
+            await asyncio.sleep(asked.get("seconds", 0) + self.slower)
             if not self.is_alive:
                 raise RuntimeError("the engine is dead")
             if asked.get("stream"):
@@ -91,6 +98,8 @@ class FakeReplica(Replica):
                 raise RuntimeError("the weights are damaged")
             runner = FakeRunner()
             runner.told = {"cores": sorted(os.sched_getaffinity(0))}
+            runner.does = "500" if of.model == FAILING else None
+            runner.slower = SLOW_SECONDS if of.model == SLOW else 0.0
             return runner
 
         RUNNERS["vllm"] = start

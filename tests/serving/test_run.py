@@ -13,7 +13,7 @@ import pytest
 from manta import recipe as recipes
 from manta.errors import GateRefused, InputError, StageFailed
 from manta.progress import Progress
-from serving import deploy, run
+from serving import deploy, run, update
 from serving.door import keys
 from tests.serving.fake_engine import launch
 
@@ -107,13 +107,77 @@ class TestUpdate:
         now = was._replace(ready_seconds=7.0)
         (tmp_path / "next.yaml").write_text(recipes.to_yaml(recipe))
         (tmp_path / "server.yaml").write_text("old")
-        with mock.patch("serving.deploy.update", side_effect=failure, return_value=now) as updated:
+        with mock.patch("serving.update.update", side_effect=failure, return_value=now) as updated:
             found = run._become_next(was, tmp_path, Progress(quiet=True))
         assert updated.call_args.args[:2] == (was, recipe)
         assert found == (was if failure else now)
         told = json.loads((tmp_path / "updated.json").read_text())
         assert told == {"code": code, "said": str(failure) if failure else "replaced after 7 s"}
         assert (tmp_path / "server.yaml").read_text() == ("old" if failure else recipes.to_yaml(recipe))
+        assert not (tmp_path / "next.yaml").exists(), "the next update would be refused"
+
+    def test_one_at_a_time(self, recipe, sleeper, tmp_path):
+        write_state(tmp_path / "tiny.server", sleeper.pid, deploy.born(sleeper.pid))
+        (tmp_path / "tiny.server" / "next.yaml").write_text("another")
+        with pytest.raises(InputError, match=r"tiny is being updated already: wait.*next\.yaml"):
+            run.update(recipe, Progress(quiet=True))
+        assert (tmp_path / "tiny.server" / "next.yaml").read_text() == "another" and sleeper.poll() is None
+
+    @pytest.mark.parametrize("canary", [{"share": 0.5}, None])
+    def test_ctrl_c_calls_a_canary_off_and_waits_until_the_old_version_has_all_again(
+        self, serve_recipe, tmp_path, canary
+    ):
+        recipe, folder = serve_recipe(tmp_path, tmp_path, canary=canary), tmp_path / "tiny.server"
+        write_state(folder, os.getpid(), deploy.born(os.getpid()))
+        waited = mock.Mock(side_effect=[KeyboardInterrupt, {"code": 3, "said": "the update is called off"}])
+        with (
+            mock.patch("serving.run.os.kill"),
+            mock.patch("serving.run._wait_updated", waited),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            run.update(recipe, Progress(quiet=True))
+        assert (folder / "called-off").exists() == (canary is not None)
+        assert waited.call_count == (2 if canary else 1)
+
+    def test_the_server_looks_whether_it_is_called_off_and_leaves_the_figures(self, recipe, tmp_path):
+        (tmp_path / "next.yaml").write_text(recipes.to_yaml(recipe))
+        found = []
+
+        def updated(was, _, progress, tell, wanted):
+            tell({"state": "comparing"})
+            found.append(wanted())
+            (tmp_path / "called-off").touch()
+            found.append(wanted())
+            return was
+
+        with mock.patch("serving.update.update", updated):
+            run._become_next(deploy.Running("http://x", launch(), 1.0, {}), tmp_path, Progress(quiet=True))
+        assert found == [True, False] and json.loads((tmp_path / "canary.json").read_text()) == {"state": "comparing"}
+
+    def test_figures_are_shown_as_they_come(self, sleeper, tmp_path):
+        """What was found at a look is said once; how far it is, whenever that changes."""
+        state = {"pid": sleeper.pid, "born": deploy.born(sleeper.pid)}
+        arms = {"canary": {"requests": 30, "errors": 2}, "stable": {"requests": 270, "errors": 1}}
+        model = {"looks": 2, "figures": [{"text": "errors 6.7% instead of 0.4%"}], **arms}
+        told = iter(["starting", "starting", "comparing", "comparing", "again", "promoted"])
+
+        def sleep(_: float) -> None:
+            step = next(told, None)
+            if step is None:
+                (tmp_path / "updated.json").write_text('{"code": 0, "said": "replaced"}')
+                return
+            if step == "again":
+                step, arms["canary"]["requests"] = "comparing", 31
+            figures = {"state": step, "models": {"tiny": {**model, **arms}}, "settings": {"requests": 200}}
+            (tmp_path / "canary.json").write_text(json.dumps(figures))
+
+        progress = mock.Mock(spec=Progress)
+        with mock.patch("serving.run.time.sleep", sleep):
+            assert run._wait_updated("tiny", tmp_path, state, progress)["said"] == "replaced"
+        assert progress.note.call_args_list[0].args == ("tiny: errors 6.7% instead of 0.4%",)
+        assert progress.note.call_count == 1
+        assert [call.args for call in progress.update.call_args_list] == [(30, 200, "requests"), (31, 200, "requests")]
+        assert progress.update.call_args.kwargs == {"canary_errors": 2, "stable_errors": 1}
 
     @pytest.mark.parametrize("changes", [{"front": False}, {"front": True, "host": "0.0.0.0"}])
     def test_what_cannot_follow_is_refused_before_anything_starts(self, serve_recipe, tiny_model, tmp_path, changes):
@@ -121,7 +185,7 @@ class TestUpdate:
         keys.create(guarded["keys_file"], "alice")
         was = deploy.Running("http://x", launch(front=True), 1.0, {})
         with pytest.raises(InputError, match=r"leave name, serve\.host and serve\.front as they are"):
-            deploy.update(was, serve_recipe(tmp_path, tiny_model, **guarded, **changes), Progress(quiet=True))
+            update.update(was, serve_recipe(tmp_path, tiny_model, **guarded, **changes), Progress(quiet=True))
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, InputError), (4, GateRefused), (3, StageFailed), (1, StageFailed)])

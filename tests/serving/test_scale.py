@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -89,11 +90,21 @@ class TestCores:
         models = [served(name="a", cpus=2, max_replicas=2), served(name="b", cpus=1, max_replicas=3)]
         begin = cores.first_cores(models)
         got = [
-            cores.cores_of(place, begin[one.name], one.cpus, range(10, 17))
+            cores.cores_of(place, begin[one.deployment], one.cpus, range(10, 17))
             for one in models
             for place in range(one.max_replicas)
         ]
         assert got == [[10, 11], [12, 13], [14], [15], [16]]
+
+    def test_a_second_version_never_meets_the_first(self):
+        """Whichever of them is served, and whichever stands beside it."""
+        models = [served(name="a", max_replicas=2), served(name="b")]
+        news = [dataclasses.replace(one, slot="@b", max_replicas=1) for one in models]
+        alone, both = cores.first_cores(models), cores.first_cores([*models, *news])
+        turned = cores.first_cores([dataclasses.replace(news[0], max_replicas=2), models[1], models[0]])
+        assert alone == {"Replica-a": 0, "Replica-b": 2}
+        assert both == {**alone, "Replica-a@b": 3, "Replica-b@b": 5}
+        assert turned == {"Replica-a": 0, "Replica-b": 2, "Replica-a@b": 3}
 
     def test_who_finds_none_left_is_bound_to_none(self):
         assert cores.cores_of(1, 0, 2, [0, 1, 2]) == []

@@ -116,6 +116,30 @@ class Scale(Section):
     down_seconds: PositiveFloat = Field(120.0, description="less, before one that has nothing to do ends")
 
 
+class Canary(Section):
+    """How `manta serve --update` tries a new version: on a share of the requests, beside the old one, until it can be told.
+
+    A share of errors is compared by its difference, times by their ratio; each by bounds that hold with `confidence`.
+    """
+
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(0.1, description="of the requests that the new version gets")
+    requests: Positive = Field(200, description="that the new version must have answered before it may take over")
+    seconds: PositiveFloat = Field(600.0, description="by then it must be told whether it is as good")
+    max_error_rate_increase: Fraction = Field(0.02, description="0.02: two of a hundred requests more may fail")
+    max_ttft_ratio: PositiveFloat | None = Field(1.25, description="time of streams to their first token, over the old")
+    max_tpot_ratio: PositiveFloat | None = Field(1.25, description="time of streams per token after that, over the old")
+    max_latency_ratio: PositiveFloat | None = Field(
+        1.25, description="time of answers that are not streamed, over the old"
+    )
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = Field(
+        0.95, description="that no good version is sent back, and that no worse one takes over"
+    )
+    inconclusive: Literal["go-back", "promote"] = Field(
+        "go-back",
+        description="what happens where it cannot be told in time, as there were too few requests or it is close",
+    )
+
+
 class ServeSettings(Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 picks a free port")
@@ -135,6 +159,10 @@ class ServeSettings(Section):
     routing: Literal["least-busy", "prefix"] = Field(
         "least-busy",
         description="which replica answers; prefix: the one that has seen the prompt's beginning, if it can",
+    )
+    canary: Canary | None = Field(
+        None,
+        description="behind a Front: --update tries a new version on a share of the requests; none: replaces at once",
     )
     hold_seconds: PositiveFloat = Field(
         120.0, description="behind a Front: so long a request waits for a replica where there is none; beyond it 503"
