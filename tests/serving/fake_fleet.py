@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +27,7 @@ from serving.launch import Served
 from tests.serving.fake_engine import CHAT, FakeEngine, begin, chunk, event, finish, launch, reply, served
 
 DAMAGED = "damaged"
+LOADING = "loading:"  # and the path of a file that it makes when it has begun to load, which takes minutes
 
 
 class FakeRunner(FakeEngine):
@@ -89,6 +92,9 @@ class FakeReplica(Replica):
         async def start(of: Served) -> FakeRunner:
             if of.model == DAMAGED:
                 raise RuntimeError("the weights are damaged")
+            if of.model.startswith(LOADING):
+                Path(of.model.removeprefix(LOADING)).touch()
+                time.sleep(600)  # as vLLM does: in the event loop
             runner = FakeRunner()
             runner.told = {"cores": sorted(os.sched_getaffinity(0))}
             return runner

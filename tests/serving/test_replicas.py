@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -24,59 +24,10 @@ from serving.fleet.address import is_loopback, take_port
 from serving.fleet.scale import Scale
 from serving.launch import Launch
 from tests.serving.fake_engine import CHAT, FINGERPRINT, launch, served
-from tests.serving.fake_fleet import DAMAGED, FakeReplica
+from tests.serving.fake_fleet import DAMAGED, LOADING, FakeReplica
+from tests.serving.serve_fleet import ask, client, crew, pids, running, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-@contextlib.contextmanager
-def running(name: str, least: int, most: int, **changes: Any) -> Iterator[tuple[Launch, Any]]:
-    """An endpoint whose replicas are FakeReplicas, and Serve's handle of its Front."""
-    one = served(min_replicas=least, max_replicas=most, max_ongoing_requests=100)
-    plan = launch(
-        name=name, served=(one,), port=take_port("127.0.0.1", 0), max_queued_requests=200, hold_seconds=60.0, **changes
-    )
-    deploy._quieten_serve()
-    with mock.patch("serving.fleet.replica.Replica", FakeReplica):
-        front = deploy._deploy(plan)
-    processes: dict[int, int] = {}
-    try:
-        handle = deploy._wait_running(plan, front)
-        processes.update({pid: deploy.born(pid) for pid in pids(handle)})
-        yield plan, handle
-    finally:
-        deploy._end(name, processes)
-
-
-def pids(front: Any) -> list[int]:
-    """The Front's process, and those of the replicas that are there now."""
-    return list(front.process_ids.remote().result(timeout_s=30))
-
-
-@contextlib.asynccontextmanager
-async def client(plan: Launch) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(base_url=plan.url, timeout=60, limits=limits) as made, asyncio.timeout(200):
-        yield made
-
-
-def ask(http: httpx.AsyncClient, **body: Any) -> Awaitable[httpx.Response]:
-    return http.post(CHAT, json={"do": "slow", **body})
-
-
-async def until(true: Callable[[], Awaitable[bool]], what: str) -> float:
-    """Wait for something; the seconds that it took."""
-    started = time.monotonic()
-    while not await true():
-        assert time.monotonic() < started + 60, what
-        await asyncio.sleep(0.05)
-    return time.monotonic() - started
-
-
-async def crew(http: httpx.AsyncClient, number: int = 8) -> set[str]:
-    """The replicas that answer."""
-    answers = await asyncio.gather(*(ask(http, tokens=1, seconds=0.02) for _ in range(number)))
-    return {answer.json()["who"] for answer in answers}
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +238,17 @@ def test_none_is_enough_where_nobody_asks(ray_session):
     with running("sleepy", 0, 1, scale=scale) as (plan, front):
         health, answers = asyncio.run(story(plan, front))
     assert health.status_code == 200 and [answer.status_code for answer in answers] == [200] * 5
+
+
+def test_who_stops_it_while_it_starts_does_not_wait_for_the_model(ray_session, tmp_path, wait_until):
+    loads = tmp_path / "loads"
+    one = served(model=f"{LOADING}{loads}")
+    plan = launch(name="unready", served=(one,), port=take_port("127.0.0.1", 0), front=True)
+    deploy._quieten_serve()
+    with mock.patch("serving.fleet.replica.Replica", FakeReplica):
+        deploy._deploy(plan)
+    wait_until(loads.exists, seconds=90, what="no replica starts")
+    started = time.monotonic()
+    deploy._end("unready", {}, begun=False)
+    assert time.monotonic() - started < 25, "Serve gives up after thirty seconds"
+    assert "unready" not in deploy._applications()
