@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from serving import launch as launches
-from serving.door.answers import Answer, Receive, Send
+from serving.door.answers import Answer, Header, Receive, Send
 
 KUBERAY = "/-/healthz"  # a pod whose port 8000 answers this with "success" gets the Service's traffic
 
@@ -24,6 +25,7 @@ class Front:
 
         if local:
             ports.keep_private()
+        self._local = local
         self._place = (host, port, drain_seconds)
         self._gateway: Any = None
 
@@ -35,10 +37,12 @@ class Front:
         from serving.door import access
         from serving.door.gateway import Gateway
         from serving.door.server import listen
+        from serving.fleet import ledger
         from serving.fleet.fleet import Fleet
 
         launch = launches.from_plain(plain)
-        app = serve.get_replica_context().app_name
+        context = serve.get_replica_context()
+        app = context.app_name
         self._fleet = Fleet(
             launch, {one.name: serve.get_deployment_handle(f"{REPLICAS}{one.name}", app) for one in launch.served}
         )
@@ -46,7 +50,11 @@ class Front:
         self._gateway = Gateway(self._fleet, self._fleet, launch)
         if not begun:
             access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
-            self._server, self._serving, _ = await listen(self._pass_on, *self._place)
+            if not self._local:  # there may be other Fronts
+                self._sharing = asyncio.create_task(
+                    ledger.share(context.replica_id.unique_id, lambda: self._gateway.limits, lambda: ledger.actor(app))
+                )
+            self._server, self._serving, _ = await listen(self._pass_on, *self._place, self._refuse)
 
     async def _pass_on(self, scope: Any, receive: Receive, send: Send) -> None:
         """The ASGI application of the port: the gateway of now. KubeRay asks what Serve's proxies would answer."""
@@ -54,6 +62,10 @@ class Front:
             alive = await self._fleet.alive()
             return await Answer(send, []).plain(200 if alive else 503, b"success" if alive else b"unavailable")
         await self._gateway(scope, receive, send)
+
+    def _refuse(self, method: bytes, target: bytes, headers: Sequence[Header]) -> bytes | None:
+        """What the gateway of now refuses."""
+        return None if target == KUBERAY.encode() else self._gateway.refuse(method, target, headers)
 
     async def check_health(self) -> None:
         """Serve asks every second; raising makes it replace this Front."""
@@ -66,6 +78,8 @@ class Front:
         return [os.getpid(), *(pid for replicas in found for pids in replicas for pid in pids)]
 
     async def __del__(self) -> None:
+        if hasattr(self, "_sharing"):
+            self._sharing.cancel()
         if hasattr(self, "_serving"):
             self._server.should_exit = True
             await self._serving
