@@ -109,6 +109,12 @@ GOALS = (
     Goal("serve", "replica_kill_back_s", "the same: until there are two again"),
     Goal("serve", "engine_kill_error_s", "kill -9 of one of two engines: errors for", most=2),
     Goal("serve_hostile", "hostile_throughput_share", "throughput left beside a thousand hostile clients", least=0.9),
+    Goal(
+        "serve_hostile",
+        "hostile_throughput_share_endpoint",
+        "the same, over a crowd that asks another server",
+        least=0.9,
+    ),
     Goal("serve_hostile", "hostile_memory_growth", "memory after such crowds: over after the first", most=1.05),
 )
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 CLIENTS = 1000
 PAUSE_SECONDS = 2.0  # of each client between two tries, on average
 DRIP_SECONDS = 1.0  # between two bytes of those that are slow
+NO_HEAD_SECONDS = 10.0  # until the endpoint lets them go
 BODY_BYTES, CHUNK = 10 * 2**20, b"10000\r\n" + b"a" * 65536 + b"\r\n"
 PATH = "/v1/completions"
 STREAM = {"prompt": "def main(", "max_tokens": 64, "ignore_eos": True, "stream": True}

@@ -1,6 +1,8 @@
 """What is left for legitimate clients while a thousand others send wrong keys, 10 MB bodies, endless headers, and leave streams?
 
 The same load runs with and without the crowd of serve_crowd.py, in turn; memory is that of the server's whole process tree.
+The crowd is on the same machine and takes a part of it whoever it asks: a third run has it ask serve_sink.py instead, beside
+the load. What is lost to that is not the endpoint's.
 """
 
 from __future__ import annotations
@@ -40,11 +42,22 @@ def main() -> None:
         with endpoint(serve_recipe(folder, keys_file=file), folder, key) as server:
             load = Load(server, CLIENTS_AT_WORK, requests)
             runs = bench.alternate(
-                {"alone": load, "with the crowd": lambda: beside_the_crowd(load, server, known)},
+                {
+                    "alone": load,
+                    "with the crowd": lambda: beside_the_crowd(load, server, server.url, known),
+                    "crowd elsewhere": lambda: beside_a_crowd_elsewhere(load, server, known),
+                },
                 repeats=3 if bench.quick else 7,
                 warmup=1,
             )
             bench.ratio("hostile_throughput_share", runs, of="with the crowd", over="alone", key="tokens_per_s")
+            bench.ratio(
+                "hostile_throughput_share_endpoint",
+                runs,
+                of="with the crowd",
+                over="crowd elsewhere",
+                key="tokens_per_s",
+            )
             pairs = [
                 (b, a) for b, a in zip(runs["with the crowd"], runs["alone"], strict=True) if not (a.error or b.error)
             ]
@@ -57,9 +70,21 @@ def main() -> None:
             bench.figure("hostile_memory_growth", growth, "x", "the endpoint after the last crowd over after the first counted one")  # fmt: skip
 
 
-def beside_the_crowd(load: Load, server: Server, key: str) -> dict[str, Any]:
-    """The load while the crowd is there; then what the crowd met, and what the endpoint holds when it has gone."""
-    command = [sys.executable, str(Path(__file__).with_name("serve_crowd.py")), server.url, key, str(CROWD_SECONDS)]
+def beside_a_crowd_elsewhere(load: Load, server: Server, key: str) -> dict[str, Any]:
+    """The same while the crowd asks a server that only turns it away."""
+    command = [sys.executable, str(Path(__file__).with_name("serve_sink.py"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sink:
+        assert sink.stdout is not None
+        try:
+            port = int(sink.stdout.readline())
+            return beside_the_crowd(load, server, f"http://127.0.0.1:{port}", key)
+        finally:
+            sink.terminate()
+
+
+def beside_the_crowd(load: Load, server: Server, url: str, key: str) -> dict[str, Any]:
+    """The load while a crowd asks `url`; then what the crowd met, and what the endpoint holds when it has gone."""
+    command = [sys.executable, str(Path(__file__).with_name("serve_crowd.py")), url, key, str(CROWD_SECONDS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crowd:
         assert crowd.stdout is not None
         try:

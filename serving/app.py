@@ -40,7 +40,9 @@ class Endpoint(Host):
         self._gateway = Gateway(self._engine.app, self._engine, launch)
         if not await self._gateway.ready():
             raise RuntimeError("the engine started, but cannot generate a token: see the log of this replica")
-        self._server, self._serving, _ = await listen(self._gateway, launch.host, launch.port, DRAIN_SECONDS)
+        self._server, self._serving, _ = await listen(
+            self._gateway, launch.host, launch.port, DRAIN_SECONDS, self._gateway.refuse
+        )
 
 
 def application(launch: Launch, direct: bool, fronts: int = 1, local: bool = True) -> Any:

@@ -62,13 +62,15 @@ def endpoint(
         )
     progress.note(f"starting {recipe.name} on {launch.url}")
     processes: dict[int, int] = {}
+    begun = False
     try:
         handle = wait_running(launch, _deploy(launch))
+        begun = True
         if cluster.is_local():
             processes.update(processes_of(handle))
         yield Running(launch.url, launch, time.monotonic() - started, processes, key)
     finally:
-        _end(recipe.name, processes)
+        _end(recipe.name, processes, begun)
 
 
 def processes_of(handle: Any) -> dict[int, int]:
@@ -191,18 +193,41 @@ def _says_ok(url: str) -> bool:
         return False
 
 
-def _end(name: str, processes: Mapping[int, int]) -> None:
-    """Stop the application (and Serve, where it is ours), then make sure that its processes and its port are gone."""
+def _end(name: str, processes: Mapping[int, int], begun: bool = True) -> None:
+    """Stop the application (and Serve, where it is ours), then make sure that its processes and its port are gone.
+
+    One that never `begun` to answer has nothing to bring to an end.
+    """
     import ray
     from ray import serve
 
     if not ray.is_initialized():
         return
+    if not begun and name in _applications():
+        _kill_replicas(name)
     if set(_applications()) <= {name}:
         serve.shutdown()
     else:  # others' applications run on this cluster
         serve.delete(name)
     end_processes(processes, STOP_SECONDS)
+
+
+def _kill_replicas(name: str) -> None:
+    """End the replicas of an application at once. Those that load a model hear nothing meanwhile, and Serve would wait for
+    them as long as for answers that are on their way.
+    """
+    import ray
+    from ray import serve
+    from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX
+    from ray.serve._private.constants import SERVE_NAMESPACE
+
+    serve.delete(name, _blocking=False)  # first, so that none is started anew
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == SERVE_NAMESPACE and actor["name"].startswith(
+            f"{REPLICA_ID_FULL_ID_STR_PREFIX}{name}#"
+        ):
+            with contextlib.suppress(ValueError):  # it has ended by itself
+                ray.kill(ray.get_actor(actor["name"], SERVE_NAMESPACE))
 
 
 def end_processes(processes: Mapping[int, int], patience: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import logging.handlers
@@ -10,12 +11,16 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from serving.door.answers import Answer
 
 log = logging.getLogger("serving.door.access")
 log.propagate = False  # these lines have a file of their own, or none
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 FILE_BYTES, FILES = 64 * 2**20, 4  # what the log of a replica may hold: the oldest goes first
+ALIKE = 10  # refusals a second that are alike in key, path and reason and have a line each
 NONE = "-"
 
 
@@ -48,9 +53,18 @@ class Asked:
     seconds: float = 0.0
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def line(self) -> str:
-        """This request as a line of the log."""
-        told = {
+    def end(self, moment: float, answer: Answer) -> None:
+        """Take over what became of it."""
+        self.seconds = moment - self.started
+        self.first, self.last = answer.first, answer.last
+        if answer.status is not None and not self.left:
+            self.status = answer.status
+        if answer.problem is not None:
+            self.reason = answer.problem.code
+
+    def line(self, more: int = 0) -> str:
+        """This request as a line of the log. `more`: so many others like it have none."""
+        told: dict[str, Any] = {
             "time": self.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "request_id": self.id,
             "key": self.key,
@@ -64,14 +78,37 @@ class Asked:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
         }
-        return json.dumps(told)
+        return json.dumps({**told, "more": more} if more else told)
 
     def _first_ms(self) -> float | None:
         return None if self.first is None or not self.streamed else round((self.first - self.started) * 1000, 1)
 
 
-def write(asked: Asked) -> None:
-    log.info("%s", asked.line())
+class Lines:
+    """Writes requests down. Of refusals that are alike in key, path and reason the first ALIKE of a second have a line each,
+    and the last one, which then says how many `more` there were: who is refused must not fill the disk.
+    """
+
+    def __init__(self) -> None:
+        self._alike: dict[tuple[str, str, str], tuple[int, Asked]] = {}  # of this second: how many, the last of them
+
+    def write(self, asked: Asked) -> None:
+        if asked.reached_engine or asked.reason is None:
+            log.info("%s", asked.line())
+            return
+        kind = (asked.key, asked.path, asked.reason)
+        number = self._alike[kind][0] if kind in self._alike else 0
+        self._alike[kind] = (number + 1, asked)
+        if number == 0:
+            asyncio.get_running_loop().call_later(1.0, self._end, kind)
+        if number < ALIKE:
+            log.info("%s", asked.line())
+
+    def _end(self, kind: tuple[str, str, str]) -> None:
+        """A second is over."""
+        number, last = self._alike.pop(kind)
+        if number > ALIKE:
+            log.info("%s", last.line(more=number - ALIKE - 1))
 
 
 def open_file(folder: str | Path, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 Message = MutableMapping[str, Any]
@@ -97,6 +97,12 @@ def too_large(limit: int) -> Problem:
     return invalid(413, "request_too_large", f"The request's body is over the limit of {limit:,} bytes.")
 
 
+def declares_more(headers: Mapping[bytes, bytes], limit: int) -> bool:
+    """Whether a request says that its body has more bytes than that."""
+    declared = headers.get(b"content-length", b"0")
+    return declared.isdigit() and (len(declared) > 18 or int(declared) > limit)
+
+
 def too_many(limit: int) -> Problem:
     return invalid(400, "too_many_answers", f"`n` times the prompts of a request is over the limit of {limit}.")
 
@@ -111,6 +117,23 @@ def too_long(seconds: float) -> Problem:
     return Problem(
         504, "timeout_error", "request_timeout", f"The answer took longer than the limit of {seconds:g} seconds."
     )
+
+
+def worded(problem: Problem) -> tuple[tuple[Header, ...], bytes]:
+    """An error answer: its own header fields and its body, in OpenAI's shape."""
+    fields: tuple[Header, ...] = ((b"content-type", b"application/json"),)
+    if problem.retry_after is not None:
+        fields += ((b"retry-after", str(problem.retry_after).encode()),)
+    if problem.allow is not None:
+        fields += ((b"allow", problem.allow.encode()),)
+    if problem.status == 401:
+        fields += ((b"www-authenticate", b"Bearer"),)
+    if problem.status in (408, 413):
+        fields += ((b"connection", b"close"),)
+    if problem.status == 504 or problem == FATAL:
+        fields += ((b"x-should-retry", b"false"),)  # the same again would take as long again, or do the same harm
+    error = {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}
+    return fields, json.dumps({"error": error}).encode()
 
 
 class Answer:
@@ -207,25 +230,12 @@ class Answer:
         if self.ended:
             return
         self.problem = problem
-        error = {"error": {"message": problem.message, "type": problem.type, "param": None, "code": problem.code}}
-        if self.status is not None:
-            if self._streams:
-                self.ended = True
-                event = b"data: " + json.dumps(error).encode() + b"\n\n"
-                await self._send({"type": "http.response.body", "body": event})
-            return
-        extra: tuple[Header, ...] = ()
-        if problem.retry_after is not None:
-            extra += ((b"retry-after", str(problem.retry_after).encode()),)
-        if problem.allow is not None:
-            extra += ((b"allow", problem.allow.encode()),)
-        if problem.status == 401:
-            extra += ((b"www-authenticate", b"Bearer"),)
-        if problem.status in (408, 413):
-            extra += ((b"connection", b"close"),)
-        if problem.status == 504 or problem == FATAL:
-            extra += ((b"x-should-retry", b"false"),)  # the same again would take as long again, or do the same harm
-        await self.json(problem.status, error, extra)
+        fields, body = worded(problem)
+        if self.status is None:
+            await self.plain(problem.status, body, fields)
+        elif self._streams:
+            self.ended = True
+            await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n"})
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

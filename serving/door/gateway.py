@@ -20,6 +20,7 @@ from serving.door.meters import Meters
 from serving.door.openapi import Page
 from serving.door.page import files
 from serving.door.routes import COUNTED, OPENAPI_PATH, PROBES, ROUTES, TASKS_PATH, paths
+from serving.door.turnstile import Turnstile, label, text
 from serving.engines.vllm import usage
 from serving.fleet.probe import Engine, Probe
 from serving.launch import Launch
@@ -53,6 +54,10 @@ class Gateway:
         self._probe = Probe(engine, clock)
         self._page = files()
         self._openapi = Page(app, launch)
+        self._lines = access.Lines()
+        self.refuse = Turnstile(
+            launch, self.ring, self.limits, self._all_full, self._write_down, self._fingerprint, clock
+        )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -66,10 +71,8 @@ class Gateway:
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens, and write down what became of it."""
         headers = dict(scope["headers"])
-        known = scope["path"] in ROUTES or scope["path"] in PROBES
-        label = scope["path"] if known else "page" if scope["path"] in self._page else "other"
         name = access.request_id(headers.get(b"x-request-id"))
-        asked = Asked(name, scope["method"][:16], label, self._clock())
+        asked = Asked(name, scope["method"][:16], label(scope["path"]), self._clock())
         fields = [*self._fingerprint, (b"x-request-id", name.encode())]
         fields += origins.headers(headers.get(b"origin"), self.launch.cors_origins)
         answer = Answer(send, fields, self._clock)
@@ -83,7 +86,8 @@ class Gateway:
             log.exception("%s %s (%s) failed", asked.method, asked.path, name)
             await answer.fail(await self._failure())
         finally:
-            self._write_down(asked, answer)
+            asked.end(self._clock(), answer)
+            self._write_down(asked)
 
     async def _answer(
         self,
@@ -107,7 +111,7 @@ class Gateway:
             await answer.plain(204, b"", origins.PREFLIGHT)
             return None
         try:
-            key = await self.ring.identify(_text(headers.get(b"authorization")))
+            key = await self.ring.identify(text(headers.get(b"authorization")))
         except Unreadable:
             return answers.NO_KEYS
         if key is None:
@@ -124,7 +128,7 @@ class Gateway:
         if problem := self.limits.take_request(key):
             answer.headers += self.limits.headers(key)
             return problem
-        if all(self._is_full(one) for one in self.working):
+        if self._all_full():
             return answers.BUSY
         body = await read_body(receive, headers, self.launch.max_body_bytes)
         if body is None:  # the client went away
@@ -245,6 +249,9 @@ class Gateway:
         await answer.plain(200, kept.body, ((b"content-type", kept.type),))
         return None
 
+    def _all_full(self) -> bool:
+        return all(map(self._is_full, self.working))
+
     def _is_full(self, name: str) -> bool:
         return self.working[name] >= self._at_once[name] + self.launch.max_queued_requests
 
@@ -271,17 +278,11 @@ class Gateway:
     async def _failure(self) -> Problem:
         return answers.BROKEN if await self.engine.alive() else answers.DOWN
 
-    def _write_down(self, asked: Asked, answer: Answer) -> None:
+    def _write_down(self, asked: Asked) -> None:
         """Count a request and log it; health checks only when they fail."""
-        asked.seconds = self._clock() - asked.started
-        asked.first, asked.last = answer.first, answer.last
-        if answer.status is not None and not asked.left:
-            asked.status = answer.status
-        if answer.problem is not None:
-            asked.reason = answer.problem.code
         if asked.path not in PROBES or asked.status != 200:
             self.meters.count(asked)
-            access.write(asked)
+            self._lines.write(asked)
 
 
 def _for_engine(scope: MutableMapping[str, Any], request_id: str, model: str, tokens: int) -> MutableMapping[str, Any]:
@@ -294,7 +295,3 @@ def _for_engine(scope: MutableMapping[str, Any], request_id: str, model: str, to
     scope["headers"] = [*fields, (b"x-request-id", request_id.encode())]
     scope.setdefault("state", {}).update(model=model, tokens=tokens)
     return scope
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")

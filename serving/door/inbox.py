@@ -70,8 +70,7 @@ class Kept:
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> bytes | Problem | None:
     """The whole body, or what is wrong with it; None when the client left. Never holds more than `limit` bytes."""
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+    if answers.declares_more(headers, limit):
         return answers.too_large(limit)
     pieces: list[bytes] = []
     size = 0

@@ -241,14 +241,25 @@ class Ring:
         self._looked = self._good = clock()
 
     async def identify(self, authorization: str | None) -> Key | None:
-        """The key that an `Authorization` header names, None when there is no such key.
+        """The key that an `Authorization` header names, None when there is no such key. Looks at the file where that is due.
 
-        A key is found by its hash: how long that takes tells only about hashes, which nobody can turn into keys.
         Raises Unreadable when the file has not been readable for STALE_SECONDS.
         """
+        if not self.is_fresh:
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._renew())
+            await asyncio.wait({self._looking}, timeout=PATIENCE_SECONDS)
+        return self.find(authorization)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the file need not be looked at again yet."""
+        return self._file is None or self._clock() - self._looked < CHECK_SECONDS
+
+    def find(self, authorization: str | None) -> Key | None:
+        """As `identify`, by what was read last. How long it takes tells only about hashes, which nobody can turn into keys."""
         if self._file is None and not self._own:
             return ANONYMOUS
-        await self._look()
         if self._file is not None and self._clock() - self._good > STALE_SECONDS:
             raise Unreadable
         scheme, _, token = (authorization or "").partition(" ")
@@ -256,13 +267,6 @@ class Ring:
         if found is None or scheme.lower() != "bearer":
             return None
         return None if found.expires is not None and found.expires <= self._now() else found
-
-    async def _look(self) -> None:
-        if self._file is None or self._clock() - self._looked < CHECK_SECONDS:
-            return
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._renew())
-        await asyncio.wait({self._looking}, timeout=PATIENCE_SECONDS)
 
     async def _renew(self) -> None:
         try:

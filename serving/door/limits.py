@@ -43,6 +43,11 @@ class Rate:
         self._buckets[client] = (left - amount, moment)
         return 0
 
+    def is_spent(self, client: str, own: int | None = None) -> bool:
+        """Whether not even one can be taken."""
+        limit = own or self.per_minute
+        return limit is not None and self._left(client, limit) < 1
+
     def settle(self, client: str, more: int, own: int | None = None) -> None:
         """Take `more` besides, whatever is left; negative gives back."""
         limit = own or self.per_minute
@@ -68,8 +73,15 @@ class Rate:
         return min(float(limit), left + (moment - since) * limit / 60)
 
 
+Who = tuple[str, int | None, int | None]  # a key's id and its own limits: requests and tokens a minute
+Used = dict[Who, tuple[int, int]]  # requests and tokens
+
+
 class Limits:
-    """Requests and tokens a minute. A request is counted when it comes; its tokens are reserved, then settled by what it used."""
+    """Requests and tokens a minute. A request is counted when it comes; its tokens are reserved, then settled by what it used.
+
+    Where others count requests of the same keys, each tells what was used (`take_used`) and is told of theirs (`charge`).
+    """
 
     def __init__(
         self,
@@ -79,15 +91,18 @@ class Limits:
     ):
         self.requests = Rate(requests_per_minute, clock)
         self.tokens = Rate(tokens_per_minute, clock)
+        self._used: Used = {}
 
     def take_request(self, key: Key) -> Problem | None:
         """Count one request, or say why it has to wait."""
         wait = self.requests.take(key.id, 1, key.requests_per_minute)
+        self._note(key, 0 if wait else 1, 0)
         return self._over("requests", key.requests_per_minute or self.requests.per_minute, wait)
 
     def reserve(self, key: Key, tokens: int) -> Problem | None:
         """Take tokens, or say why the request has to wait."""
         wait = self.tokens.take(key.id, tokens, key.tokens_per_minute) if tokens else 0
+        self._note(key, 0, 0 if wait else tokens)
         return self._over("tokens", key.tokens_per_minute or self.tokens.per_minute, wait)
 
     def _over(self, what: str, limit: int | None, wait: int) -> Problem | None:
@@ -95,6 +110,23 @@ class Limits:
 
     def settle(self, key: Key, reserved: int, used: int) -> None:
         self.tokens.settle(key.id, used - reserved, key.tokens_per_minute)
+        self._note(key, 0, used - reserved)
+
+    def take_used(self) -> Used:
+        """What was used here since this was asked last."""
+        used, self._used = self._used, {}
+        return used
+
+    def charge(self, used: Used) -> None:
+        """Take what was used elsewhere."""
+        for (key, own_requests, own_tokens), (requests, tokens) in used.items():
+            self.requests.settle(key, requests, own_requests)
+            self.tokens.settle(key, tokens, own_tokens)
+
+    def _note(self, key: Key, requests: int, tokens: int) -> None:
+        who = (key.id, key.requests_per_minute, key.tokens_per_minute)
+        before = self._used.get(who, (0, 0))
+        self._used[who] = (before[0] + requests, before[1] + tokens)
 
     def headers(self, key: Key) -> list[tuple[bytes, bytes]]:
         return [

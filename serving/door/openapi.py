@@ -36,7 +36,7 @@ from serving.door.shapes import (
     Json,
 )
 from serving.launch import Launch, Served
-from serving.tasks.described import EMBEDDINGS_SHAPES, TASK_SHAPES
+from serving.tasks.described import EMBEDDINGS_SHAPES, TASK_SHAPES, with_gap
 
 REF = "#/components/schemas/"
 JSON_TYPE, STREAM_TYPE, TEXT_TYPE = "application/json", "text/event-stream", "text/plain"
@@ -91,6 +91,9 @@ def page(engine: Json, launch: Launch, models: Iterable[str]) -> Json:
     for path in (*TASK_PATHS.values(), EMBEDDINGS_PATH):
         if names := _who(path, able, models):
             asked, answer = EMBEDDINGS_SHAPES if path == EMBEDDINGS_PATH else TASK_SHAPES[_task(path)]
+            masks = {one.mask_token for one in able if one.mask_token is not None}
+            if path == TASK_PATHS["fill-mask"] and masks:
+                asked = with_gap(asked, sorted(masks))
             body = _naming(asked, names, launch, path)
             found[path] = {"post": _work(_operation(path, body, answer), streams=False)}
     page = {

@@ -6,10 +6,11 @@ import asyncio
 import dataclasses
 import os
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from serving import launch as launches
-from serving.door.answers import Answer, Receive, Send
+from serving.door.answers import Answer, Header, Receive, Send
 from serving.launch import Launch, Served
 
 KUBERAY = "/-/healthz"  # a pod whose port 8000 answers this with "success" gets the Service's traffic
@@ -27,6 +28,7 @@ class Front:
 
         if local:
             ports.keep_private()
+        self._local = local
         self._place = (host, port, drain_seconds)
         self._id = secrets.token_hex(8)
         self._launch: Launch | None = None
@@ -36,21 +38,22 @@ class Front:
         """Be the Front of this launch from now on. Requests that are on their way end as they began."""
         from ray import serve
 
-        launch = launches.from_plain(plain)
-        app = serve.get_replica_context().app_name
+        launch, context = launches.from_plain(plain), serve.get_replica_context()
+        app = context.app_name
 
         def handles(served: tuple[Served, ...]) -> dict[str, Any]:
             return {one.name: serve.get_deployment_handle(one.deployment, app) for one in served}
 
         itself = dataclasses.replace(launch, canary=None)
         if itself != self._launch:  # a canary that comes or goes leaves limits, metrics and connections as they are
-            await self._begin(itself, handles(launch.served))
+            await self._begin(itself, handles(launch.served), app, context.replica_id.unique_id)
         self._fleet.compare(launch.canary, handles(launch.canary.served) if launch.canary else {})
 
-    async def _begin(self, launch: Launch, handles: dict[str, Any]) -> None:
+    async def _begin(self, launch: Launch, handles: dict[str, Any], app: str, me: str) -> None:
         from serving.door import access
         from serving.door.gateway import Gateway
         from serving.door.server import listen
+        from serving.fleet import ledger
         from serving.fleet.fleet import Fleet
 
         self._launch = launch
@@ -59,7 +62,11 @@ class Front:
         self._gateway = Gateway(self._fleet, self._fleet, launch)
         if not begun:
             access.open_file(launch.access_log or access.rays_logs(), f"access-{launch.name}-{os.getpid()}")
-            self._server, self._serving, _ = await listen(self._pass_on, *self._place)
+            if not self._local:  # there may be other Fronts
+                self._sharing = asyncio.create_task(
+                    ledger.share(me, lambda: self._gateway.limits, lambda: ledger.actor(app))
+                )
+            self._server, self._serving, _ = await listen(self._pass_on, *self._place, self._refuse)
 
     async def trials(self) -> tuple[str, dict[str, Any]]:
         """Whose counts they are, and of each model that two versions answer what this Front counted: see Trial.tell."""
@@ -72,6 +79,10 @@ class Front:
             return await Answer(send, []).plain(200 if alive else 503, b"success" if alive else b"unavailable")
         await self._gateway(scope, receive, send)
 
+    def _refuse(self, method: bytes, target: bytes, headers: Sequence[Header]) -> bytes | None:
+        """What the gateway of now refuses."""
+        return None if target == KUBERAY.encode() else self._gateway.refuse(method, target, headers)
+
     async def check_health(self) -> None:
         """Serve asks every second; raising makes it replace this Front."""
         if self._serving.done():
@@ -83,6 +94,8 @@ class Front:
         return [os.getpid(), *(pid for replicas in found for pids in replicas for pid in pids)]
 
     async def __del__(self) -> None:
+        if hasattr(self, "_sharing"):
+            self._sharing.cancel()
         if hasattr(self, "_serving"):
             self._server.should_exit = True
             await self._serving

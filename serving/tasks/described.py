@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from serving.tasks import TASKS
@@ -55,12 +57,20 @@ ANSWERS: dict[str, Json] = {
 
 def _request(task: str) -> Json:
     """The body of a request: parameters are what the task's module reads."""
-    item = INPUTS[task]
     parameters = TASKS[task].Parameters.model_json_schema()
-    inputs = {"anyOf": [item, {**_list(item), "minItems": 1, "maxItems": MAX_INPUTS}]}
     beside = parameters["properties"] if getattr(TASKS[task], "LOOSE", False) else {}
     others = {"model": {"type": "string"}, "parameters": {"anyOf": [parameters, {"type": "null"}]}, **beside}
-    return _object({"inputs": inputs}, others, strict=True)
+    return _object({"inputs": _inputs(INPUTS[task])}, others, strict=True)
+
+
+def _inputs(item: Json) -> Json:
+    return {"anyOf": [item, {**_list(item), "minItems": 1, "maxItems": MAX_INPUTS}]}
+
+
+def with_gap(request: Json, masks: Iterable[str]) -> Json:
+    """The body of a request for fill-mask, each text of which has one of these masks."""
+    text = {**TEXT, "pattern": "|".join(map(re.escape, masks))}
+    return {**request, "properties": {**request["properties"], "inputs": _inputs(text)}}
 
 
 TOKENS: Json = {"type": "array", "items": PLACE, "minItems": 1}

@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.serving.fake_engine import CHAT, FakeEngine, begin, chunk, event, fin
 
 DAMAGED, FAILING, SLOW = "damaged", "failing", "slow"  # models whose replicas are so
 SLOW_SECONDS = 0.05  # what each piece takes longer
+LOADING = "loading:"  # and the path of a file that it makes when it has begun to load, which takes minutes
 
 
 class FakeRunner(FakeEngine):
@@ -96,6 +99,9 @@ class FakeReplica(Replica):
         async def start(of: Served) -> FakeRunner:
             if of.model == DAMAGED:
                 raise RuntimeError("the weights are damaged")
+            if of.model.startswith(LOADING):
+                Path(of.model.removeprefix(LOADING)).touch()
+                time.sleep(600)  # as vLLM does: in the event loop
             runner = FakeRunner()
             runner.told = {"cores": sorted(os.sched_getaffinity(0))}
             runner.does = "500" if of.model == FAILING else None

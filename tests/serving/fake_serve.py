@@ -60,3 +60,9 @@ async def until(true: Callable[[], Awaitable[bool]], what: str) -> float:
         assert time.monotonic() < started + 60, what
         await asyncio.sleep(0.05)
     return time.monotonic() - started
+
+
+async def crew(http: httpx.AsyncClient, number: int = 8) -> set[str]:
+    """The replicas that answer."""
+    answers = await asyncio.gather(*(ask(http, tokens=1, seconds=0.02) for _ in range(number)))
+    return {answer.json()["who"] for answer in answers}

@@ -8,13 +8,12 @@ import dataclasses
 import json
 import math
 import threading
-import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
-import uvicorn
-
 from serving.door.gateway import Gateway
+from serving.door.server import listen
 from serving.launch import Launch
 
 ANSWER = [
@@ -144,17 +143,27 @@ def served(talker: Talker, launch: Launch, tasks: Sequence[str] = ()) -> Iterato
 @contextlib.contextmanager
 def listening(engine: Any, launch: Launch) -> Iterator[str]:
     """The gateway around `engine` on a free loopback port, in a thread. Yields its URL."""
-    config = uvicorn.Config(
-        Gateway(engine, engine, launch), port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    begun: Future[tuple[Any, int]] = Future()
+
+    async def run() -> None:
+        gateway = Gateway(engine, engine, launch)
+        server, serving, port = await listen(gateway, "127.0.0.1", 0, 1, gateway.refuse)
+        begun.set_result((server, port))
+        await serving
+
+    def start() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)
+
+    thread = threading.Thread(target=start)
     thread.start()
+    server, port = begun.result()
     try:
-        while not server.started:
-            assert thread.is_alive(), "the server ended before it listened"
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)

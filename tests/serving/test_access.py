@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import logging
@@ -111,10 +112,26 @@ class TestLog:
         written = caplog.text + json.dumps(lines())
         assert secret[:20] not in written and PROMPT not in written
 
+    def test_refusals_that_are_alike_have_few_lines_which_say_how_many_they_were(self, lines, tmp_path):
+        file = str(tmp_path / "keys")
+        _, secret = keys.create(file, "alice", requests_per_minute=2)
+
+        async def story(client):
+            for _ in range(30):
+                await client.post(CHAT, json={}, headers=bearer("wrong"))
+            for _ in range(4):
+                await client.post(CHAT, json={}, headers=bearer(secret))
+            await asyncio.sleep(1.1)
+            await client.post(CHAT, json={}, headers=bearer("wrong"))
+
+        talk(FakeEngine(), story, keys_file=file)
+        told = [(line["status"], line.get("more")) for line in lines()]
+        assert told == [*[(401, None)] * access.ALIKE, (200, None), (200, None), (429, None), (429, None), (401, 19), (401, None)]  # fmt: skip
+
     def test_it_is_turned_over_before_it_grows_large(self, handler, tmp_path):
         handler.maxBytes = 1000
         for _ in range(30):
-            access.write(access.Asked("i", "GET", "/", 0.0))
+            access.Lines().write(access.Asked("i", "GET", "/", 0.0))
         files = sorted((tmp_path / "logs").iterdir())
         assert len(files) == 1 + access.FILES
         assert all(path.stat().st_size <= 1000 for path in files)

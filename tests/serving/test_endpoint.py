@@ -19,6 +19,7 @@ from manta.errors import InputError
 from manta.progress import Progress
 from serving import deploy, launch
 from serving.door import keys
+from tests.serving.collector import Collector, collecting
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -34,9 +35,17 @@ def guarded(tmp_path_factory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def endpoint(tiny_model, serve_recipe, ray_session, guarded) -> Iterator[deploy.Running]:
+def collector() -> Iterator[Collector]:
+    with collecting() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model, serve_recipe, ray_session, guarded, collector) -> Iterator[deploy.Running]:
     folder, _ = guarded
-    settings = {"keys_file": str(folder / "keys"), "access_log": str(folder / "logs")}
+    settings = {
+        "keys_file": str(folder / "keys"), "access_log": str(folder / "logs"), "otlp_endpoint": collector.url
+    }  # fmt: skip
     limits = {"max_body_bytes": 5000, "max_prompt_tokens": PROMPT_TOKENS, "tokens_per_minute": 1_000_000}
     recipe = serve_recipe(folder, tiny_model, **settings, **limits)
     with deploy.endpoint(recipe, Progress(quiet=True), own_key=True) as running:
@@ -182,6 +191,21 @@ def test_what_streams_used_is_counted_though_the_client_did_not_ask(endpoint, gu
     assert "vllm:generation_tokens_total" in text
     keys.revoke(str(folder / "keys"), made.id)
     wait_until(lambda: is_refused(endpoint, secret), seconds=10, what="a revoked key is still good")
+
+
+def test_a_request_is_traced_under_its_id_and_the_clients_trace(endpoint, collector, wait_until):
+    trace, parent = "ab" * 16, "cd" * 8
+    headers = {"x-request-id": "traced", "traceparent": f"00-{trace}-{parent}-01"}
+    assert post(endpoint, "/v1/completions", b'{"prompt": "the fox", "max_tokens": 5}', **headers)[0] == 200
+
+    def spans() -> list[Any]:
+        return [span for span in collector.spans if "traced" in str(span.attributes.get("gen_ai.request.id"))]
+
+    wait_until(spans, seconds=30, what="no trace of the request has come")
+    [span] = spans()
+    assert (span.trace_id, span.parent_id) == (trace, parent)
+    assert span.attributes["gen_ai.usage.completion_tokens"] == 5
+    assert not [span for span in collector.spans if "fox" in str(span.attributes)], "a prompt is in a trace"
 
 
 def is_refused(endpoint: deploy.Running, key: str) -> bool:

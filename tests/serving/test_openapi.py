@@ -199,6 +199,16 @@ def test_requests_of_tasks_are_described(task: str):
     assert set(INPUTS) == set(TASKS)
 
 
+def test_a_text_to_be_filled_has_a_gap():
+    made = page({}, launch(served=(served(name="gaps", tasks=("fill-mask",), mask_token="[MASK]"),)), ("gaps",))
+    asked = made["paths"][TASK_PATHS["fill-mask"]]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    for inputs in ("a [MASK]", ["[MASK]", "a [MASK] b"]):
+        jsonschema.validate({"inputs": inputs}, asked)
+    for inputs in ("a M", ["a [MASK]", "a"]):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({"inputs": inputs}, asked)
+
+
 def test_requests_for_embeddings_are_described():
     asked, told = EMBEDDINGS_SHAPES
     for one in ("a", ["a", "b"], [1, 2], [[1, 2], "a"]):

@@ -20,20 +20,14 @@ import pytest
 from manta.errors import StageFailed
 from manta.progress import Progress
 from serving import deploy, update
-from serving.fleet.address import is_loopback
+from serving.fleet.address import is_loopback, take_port
 from serving.fleet.scale import Scale
 from serving.launch import Launch
-from tests.serving.fake_engine import CHAT, FINGERPRINT
-from tests.serving.fake_fleet import DAMAGED, FakeReplica
-from tests.serving.fake_serve import ask, client, pids, running, until
+from tests.serving.fake_engine import CHAT, FINGERPRINT, launch, served
+from tests.serving.fake_fleet import DAMAGED, LOADING, FakeReplica
+from tests.serving.fake_serve import ask, client, crew, pids, running, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
-
-
-async def crew(http: httpx.AsyncClient, number: int = 8) -> set[str]:
-    """The replicas that answer."""
-    answers = await asyncio.gather(*(ask(http, tokens=1, seconds=0.02) for _ in range(number)))
-    return {answer.json()["who"] for answer in answers}
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +238,17 @@ def test_none_is_enough_where_nobody_asks(ray_session):
     with running("sleepy", 0, 1, scale=scale) as (plan, front):
         health, answers = asyncio.run(story(plan, front))
     assert health.status_code == 200 and [answer.status_code for answer in answers] == [200] * 5
+
+
+def test_who_stops_it_while_it_starts_does_not_wait_for_the_model(ray_session, tmp_path, wait_until):
+    loads = tmp_path / "loads"
+    one = served(model=f"{LOADING}{loads}")
+    plan = launch(name="unready", served=(one,), port=take_port("127.0.0.1", 0), front=True)
+    deploy._quieten_serve()
+    with mock.patch("serving.fleet.replica.Replica", FakeReplica):
+        deploy._deploy(plan)
+    wait_until(loads.exists, seconds=90, what="no replica starts")
+    started = time.monotonic()
+    deploy._end("unready", {}, begun=False)
+    assert time.monotonic() - started < 25, "Serve gives up after thirty seconds"
+    assert "unready" not in deploy._applications()
