@@ -55,6 +55,39 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def speaker(place: Path) -> Path:
+    """A teacher that answers "3?" by "three.", through its chat template, and ends there."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    from manta.tasks.encoding.conversation import encode, stop_at_end
+
+    folder = school.llama(place / "speaker", place / "shards", 2, seed=3, hidden_size=64)
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), LlamaForCausalLM.from_pretrained(folder)
+    spoken = [encode(talk(f"{number}?", name), tokenizer) for number, name in enumerate(NAMES)]
+    width = max(len(ids) for ids, _ in spoken)
+    ids = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in spoken])
+    labels = torch.tensor([labels + [-100] * (width - len(labels)) for _, labels in spoken])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.05, "it has learnt nothing"
+    model.save_pretrained(folder)
+    stop_at_end(folder)
+    return folder
+
+
+NAMES = ("none.", "one.", "two.", "three.", "four.", "five.", "six.", "seven.")
+
+
+def talk(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 Make = Callable[..., Artifact]
 
 
