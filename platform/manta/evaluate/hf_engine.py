@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from manta.evaluate.engines import Author, Engine, Judge, Sampling, Writer
+from manta.tasks.encoding import seq2seq
 from manta.tasks.scoring import generation
 
 
@@ -36,7 +37,7 @@ def author(model: Path, dtype: str, max_tokens: int, how: Sampling) -> Author:
     from manta.models.load import model_config
 
     del max_tokens
-    if model_config(str(model)).get("is_encoder_decoder"):
+    if seq2seq.reads_apart(model_config(str(model))):
         return _translator(model, dtype, how.beams)
     loaded = _loaded(model, dtype)
     return lambda prompts, limits, seeds: [

@@ -50,22 +50,21 @@ def sort(recipe: GenerateRecipe, asked: Asked, answers: Sequence[Answer], tokeni
     sample was the same).
     """
     found = Kept([[] for _ in asked.prompts], [[] for _ in asked.prompts])
+    task = None if recipe.task is None else TASKS[recipe.task.name]
     for number, answer in _numbered(recipe, asked.prompts, answers):
         if answer is None:
             found.dropped.append((number, "too_long", ""))
             continue
         text = tokenizer.decode(answer.ids, skip_special_tokens=True)
-        if recipe.task is not None:
-            text = TASKS[recipe.task.name].decode(text)
-        reason = fault(answer, text, recipe.generate.max_repetition, whole=recipe.task is not None)
-        same = found.texts[number] if recipe.task is not None else found.ids[number]
-        if reason is None and (text if recipe.task is not None else answer.ids) in same:
+        text = text if task is None else task.decode(text)
+        reason = fault(answer, text, recipe.generate.max_repetition, whole=task is not None)
+        if reason is None and text in found.texts[number]:
             reason = "repeated"
-        if reason is not None:
+        if reason is None:
+            found.texts[number].append(text)
+            found.ids[number].append(answer.ids)
+        else:
             found.dropped.append((number, reason, text))
-            continue
-        found.texts[number].append(text)
-        found.ids[number].append(answer.ids)
     return found
 
 
