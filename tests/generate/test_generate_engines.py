@@ -30,7 +30,7 @@ def test_any_number_of_copies_writes_the_same(make: Make, speaker: Path, monkeyp
     one = make("one", resources={"cpus": 1}, **given)
     two = make("two", resources={"cpus": 2, "workers": 2}, **given)
     assert artifact.content_hash(one.folder) == artifact.content_hash(two.folder)
-    assert one.metrics["generated_tokens"] > 64 * 8
+    assert one.metrics["generated_tokens"] > 64
 
 
 @pytest.mark.usefixtures("ray_session")
