@@ -13,6 +13,7 @@ STAGES = {
     "finetune": "a model and examples -> a tuned model",
     "tune": "many runs of one recipe -> the best of them",
     "compress": "a model -> a smaller, faster one",
+    "generate": "a teacher and questions, or rows -> what it answers, for a student to learn",
     "evaluate": "a model -> scores, recovery against its base, and the gate's verdict",
 }
 FEW_WORDS = ("finetune", "evaluate", "compress")  # stages that go without a recipe file

@@ -85,6 +85,7 @@ KEY_FIGURES = {
     "finetune": ("steps", "final_loss", "validation_loss", "validation_score"),
     "tune": ("trials", "best_trial", "validation_loss", "validation_score"),
     "compress": ("vocab_size", "layers", "scheme", "size_ratio", "sparsity_gain"),
+    "generate": ("answers", "train_rows", "train_examples", "generated_tokens", "left_out_share"),
     "evaluate": ("perplexity", "perplexity_recovery", "score", "score_recovery", "passed"),
     "serve": ("answer", "ready_seconds"),
 }

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 from manta.sections.adapt import Adapt, Full
 from manta.sections.base import Model, NonNegative, Section
 from manta.sections.compress import CompressResources, CompressSettings
+from manta.sections.generate import GenerateData, GenerateSettings
 from manta.sections.mix import Mix
 from manta.sections.model import NewModel, SourceModel, new_or_source
 from manta.sections.objective import Clm, Taught
@@ -28,7 +29,7 @@ from manta.sections.outcome import (
 from manta.sections.prepare import PrepareData, PrepareResources, Tokenizer
 from manta.sections.resources import TrainResources, TuneResources
 from manta.sections.search import Latency, Search
-from manta.sections.tasks import Task
+from manta.sections.tasks import Answering, Task
 from manta.sections.train import Batch, Checkpoint, FinetuneBatch, FinetuneData, PretrainData, Stop, Validate
 
 
@@ -194,6 +195,29 @@ class EvaluateRecipe(Recipe):
     resources: EvaluateResources = EvaluateResources()
 
 
+class GenerateRecipe(Recipe):
+    """A teacher answers questions, or continues rows; what it wrote is what `finetune` or `pretrain` reads."""
+
+    kind: Literal["generate"]
+    model: SourceModel
+    data: GenerateData
+    task: Annotated[Answering, Field(discriminator="name")] | None = Field(
+        None, description="of data.examples: how questions are put, as in the student's own recipe"
+    )
+    generate: GenerateSettings = GenerateSettings()
+    resources: EvaluateResources = EvaluateResources()
+
+    @model_validator(mode="after")
+    def questions_of_a_task(self) -> GenerateRecipe:
+        if (self.data.examples is None) != (self.task is None):
+            raise ValueError("data.examples and task go together: set both, or neither")
+        if self.task is not None and self.generate.prompt_tokens is not None:
+            raise ValueError(
+                f"generate.prompt_tokens = {self.generate.prompt_tokens} is for rows that are continued: leave it out"
+            )
+        return self
+
+
 class ServeRecipe(Recipe):
     # Where the endpoint listens, to whom, and where it writes that down, is not what it is.
     not_identity: ClassVar[frozenset[str]] = Recipe.not_identity | {
@@ -260,6 +284,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "tune": TuneRecipe,
     "compress": CompressRecipe,
     "evaluate": EvaluateRecipe,
+    "generate": GenerateRecipe,
     "serve": ServeRecipe,
     "pipeline": PipelineRecipe,
 }

@@ -28,6 +28,7 @@ ROOMS = {
     "tune": "manta.tune.sweep",
     "compress": "manta.compress.run",
     "evaluate": "manta.evaluate.run",
+    "generate": "manta.generate.run",
     "serve": "serving.smoke",
 }
 

@@ -59,6 +59,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     # Objectives and adapters: to compare as was learnt, and to prove that what is served is what was trained.
     "manta.evaluate": ("manta.models", "manta.objectives", "manta.adapt", "manta.tasks", "manta.data"),
+    # Engines, and copies of a model that share work: what evaluation has as well.
+    "manta.generate": (
+        "manta.evaluate.copies",
+        "manta.evaluate.engines",
+        "manta.models",
+        "manta.tasks",
+        "manta.data",
+    ),
     # How sure the shown figures are; which trials a sweep holds, and which of them are the best.
     "manta.report": ("manta.pipeline", "manta.evaluate", "manta.tasks.scoring.spans", "manta.tune"),
     # To open an encoder as it was measured: int8 weights by the kernels that its figures are of.

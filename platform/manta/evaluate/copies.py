@@ -11,7 +11,7 @@ from manta.artifact import Resolved
 from manta.errors import InputError, MantaError, StageFailed
 from manta.evaluate import engines
 from manta.evaluate.engines import Engine
-from manta.schema import EvaluateRecipe
+from manta.schema import EvaluateRecipe, GenerateRecipe
 from manta.storage import Folder
 from manta.tasks import COMPARING
 
@@ -44,7 +44,7 @@ def check(recipe: EvaluateRecipe) -> None:
         )
 
 
-def of(recipe: EvaluateRecipe, source: Resolved) -> Copies:
+def of(recipe: EvaluateRecipe | GenerateRecipe, source: Resolved) -> Copies:
     """The copies that a recipe asks for; they share its CPUs."""
     from manta.models.load import model_url
 

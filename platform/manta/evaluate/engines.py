@@ -31,11 +31,25 @@ class Judge(NamedTuple):
     generate: Callable[[Sequence[Sequence[int]], Sequence[int]], list[list[int]]]
 
 
+class Sampling(NamedTuple):
+    """How answers are drawn: at `temperature` (0: the likeliest token each time) among the likeliest tokens that hold
+    `top_p` of the probability. `beams` are an encoder-decoder's, which takes its likeliest answers."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    beams: int = 1
+
+
+# `author(prompts, limits, seeds)`: prompts as token ids, how many new tokens each may get and what it is drawn by -> for each
+# the new tokens, up to and with one that ends an answer, and whether there is one.
+Author = Callable[[Sequence[Sequence[int]], Sequence[int], Sequence[int]], list[tuple[list[int], bool]]]
+
+
 # `write(prompts, count)`: prompts of one length as token ids, and how many new tokens each gets, whatever they say -> these,
 # greedily chosen. What is timed.
 Writer = Callable[[Sequence[Sequence[int]], int], list[list[int]]]
 
-# name -> module with `load(model, dtype, max_tokens) -> Engine`, `judge`, likewise, and `writer`; imported by the process that uses it, since each is heavy.
+# name -> module with `load(model, dtype, max_tokens) -> Engine`, `judge`, likewise, `writer`, `author`; imported by the process that uses it, since each is heavy.
 ENGINES = {"vllm": "manta.evaluate.vllm_engine", "transformers": "manta.evaluate.hf_engine"}
 
 
@@ -54,4 +68,10 @@ def judge(name: str, model: Path, dtype: str, max_tokens: int) -> Judge:
 def writer(name: str, model: Path, dtype: str, max_tokens: int, at_once: int) -> Writer:
     """As `load`, for what is timed: `at_once` sequences are computed together."""
     made: Writer = importlib.import_module(ENGINES[name]).writer(model, dtype, max_tokens, at_once)
+    return made
+
+
+def author(name: str, model: Path, dtype: str, max_tokens: int, how: Sampling) -> Author:
+    """As `load`, for what a student is to learn."""
+    made: Author = importlib.import_module(ENGINES[name]).author(model, dtype, max_tokens, how)
     return made

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from manta.evaluate.engines import Engine, Judge, Writer
+from manta.evaluate.engines import Author, Engine, Judge, Sampling, Writer
+from manta.tasks.encoding import seq2seq
 from manta.tasks.scoring import generation
 
 
@@ -29,6 +30,19 @@ def writer(model: Path, dtype: str, max_tokens: int, at_once: int) -> Writer:
     del max_tokens, at_once
     loaded = _loaded(model, dtype)
     return lambda prompts, count: _write(loaded, prompts, count)
+
+
+def author(model: Path, dtype: str, max_tokens: int, how: Sampling) -> Author:
+    """As `load`, for what a student is to learn: a decoder writes one answer at a time, an encoder-decoder its likeliest."""
+    from manta.models.load import model_config
+
+    del max_tokens
+    if seq2seq.reads_apart(model_config(str(model))):
+        return _translator(model, dtype, how.beams)
+    loaded = _loaded(model, dtype)
+    return lambda prompts, limits, seeds: [
+        _drawn(loaded, *each, how) for each in zip(prompts, limits, seeds, strict=True)
+    ]
 
 
 def _loaded(model: Path, dtype: str) -> Any:
@@ -95,3 +109,37 @@ def _write(model: Any, prompts: Sequence[Sequence[int]], count: int) -> list[lis
     with torch.inference_mode():
         whole = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=greedy)
     return [list(row) for row in whole[:, tokens.shape[1] :].tolist()]
+
+
+def _drawn(model: Any, prompt: Sequence[int], limit: int, seed: int, how: Sampling) -> tuple[list[int], bool]:
+    import torch
+
+    settings = generation.plain(model.generation_config, model.generation_config.pad_token_id, limit)
+    if how.temperature > 0.0:
+        settings.update(do_sample=True, temperature=how.temperature, top_p=how.top_p, top_k=0)
+    tokens = torch.tensor([list(prompt)])  # (1, seq)
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        whole = model.generate(tokens, attention_mask=torch.ones_like(tokens), generation_config=settings)
+    answer = whole[0, len(prompt) :].tolist()
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    return answer, bool(answer) and answer[-1] in ends
+
+
+def _translator(model: Path, dtype: str, beams: int) -> Author:
+    """An encoder-decoder. Its answers come without the token that ends them, so those that fill their limit had none."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM
+
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=getattr(torch, dtype), local_files_only=True).eval()
+    pad = loaded.config.pad_token_id
+
+    def write(
+        prompts: Sequence[Sequence[int]], limits: Sequence[int], seeds: Sequence[int]
+    ) -> list[tuple[list[int], bool]]:
+        del seeds  # of the likeliest answers none is drawn
+        limit = max(limits)
+        answers = generation.answers(loaded, prompts, pad, limit, beams)
+        return [(answer, len(answer) < limit) for answer in answers]
+
+    return write

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from manta.evaluate.engines import Engine, Judge, Writer
+from manta.evaluate.engines import Author, Engine, Judge, Sampling, Writer
 
 # Read when vLLM is imported. One process: ready in seconds, and nothing outlives it.
 ENVIRONMENT = {
@@ -59,6 +59,12 @@ def writer(model: Path, dtype: str, max_tokens: int, at_once: int) -> Writer:
     """As `load`, for what is timed: `at_once` sequences are computed together."""
     llm = _llm(model, dtype, max_tokens, at_once)
     return lambda prompts, count: _write(llm, prompts, count)
+
+
+def author(model: Path, dtype: str, max_tokens: int, how: Sampling) -> Author:
+    """As `load`, for what a student is to learn."""
+    llm = _llm(model, dtype, max_tokens)
+    return lambda prompts, limits, seeds: _drawn(llm, prompts, limits, seeds, how)
 
 
 class Drafting(NamedTuple):
@@ -144,6 +150,19 @@ def _write(llm: Any, prompts: Sequence[Sequence[int]], count: int) -> list[list[
     wanted = SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True, detokenize=False)
     answers = llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], wanted, use_tqdm=False)
     return [list(answer.outputs[0].token_ids) for answer in answers]
+
+
+def _drawn(
+    llm: Any, prompts: Sequence[Sequence[int]], limits: Sequence[int], seeds: Sequence[int], how: Sampling
+) -> list[tuple[list[int], bool]]:
+    from vllm import SamplingParams
+
+    wanted = [
+        SamplingParams(max_tokens=limit, temperature=how.temperature, top_p=how.top_p, seed=seed, detokenize=False)
+        for limit, seed in zip(limits, seeds, strict=True)
+    ]
+    answers = llm.generate([{"prompt_token_ids": list(prompt)} for prompt in prompts], wanted, use_tqdm=False)
+    return [(list(one.outputs[0].token_ids), one.outputs[0].finish_reason == "stop") for one in answers]
 
 
 # --- what the endpoint reads -----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ PLANS: dict[str, Any] = {
     "tune": training.tune,
     "compress": others.compress,
     "evaluate": others.evaluate,
+    "generate": others.generate,
     "serve": others.serve,
     "pipeline": others.pipeline,
 }

@@ -1,4 +1,4 @@
-"""Plans of the stages that do not train: prepare, compress, evaluate, serve, and a pipeline's own."""
+"""Plans of the stages that do not train: prepare, compress, evaluate, generate, serve, and a pipeline's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from manta import artifact
 from manta.errors import InputError
 from manta.plan import sources
 from manta.plan.figures import GIB, RAY_BYTES, WORKER_BYTES, Figures, Given
-from manta.schema import CompressRecipe, EvaluateRecipe, PipelineRecipe, PrepareRecipe, ServeRecipe
+from manta.schema import CompressRecipe, EvaluateRecipe, GenerateRecipe, PipelineRecipe, PrepareRecipe, ServeRecipe
 
 TOKENISE_PER_CORE = 1.0e6  # tokens a second
 
@@ -31,6 +31,11 @@ def compress(recipe: CompressRecipe, figures: Figures, _: Given) -> None:
 
 def evaluate(recipe: EvaluateRecipe, figures: Figures, _: Given) -> None:
     _whole_model("model.source", recipe.model.source, recipe.output, figures, copies=1, bytes_per_weight=4)
+
+
+def generate(recipe: GenerateRecipe, figures: Figures, _: Given) -> None:
+    width = 4 if recipe.generate.dtype == "float32" else 2
+    _whole_model("model.source", recipe.model.source, recipe.output, figures, recipe.resources.workers, width)
 
 
 def serve(recipe: ServeRecipe, figures: Figures, _: Given) -> None:

@@ -19,8 +19,8 @@ class Input:
     kinds: tuple[str, ...]  # artifact kinds that fit, for the error message
 
 
-Shards = Annotated[str, Input(("prepare",))]
-Examples = Annotated[str, Input(("prepare", "file"))]
+Shards = Annotated[str, Input(("prepare", "generate"))]
+Examples = Annotated[str, Input(("prepare", "generate", "file"))]
 ExampleFile = Annotated[str, Input(("file",))]
 TokenizerSource = Annotated[str, Input(("prepare", "pretrain", "finetune", "tune", "compress", "package", "directory"))]
 Model = Annotated[str, Input(("pretrain", "finetune", "tune", "compress", "package", "directory"))]

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "label", "labels", "tokens", "tags", "span", "answers", "some_answers", "messages", "prompt"]
+Kind = Literal[
+    "text", "label", "labels", "tokens", "tags", "span", "answers", "some_answers", "messages", "turns", "prompt"
+]
 
 ROLES = ("system", "user", "assistant")
 SHOWN = 60  # characters of a wrong value in a complaint
@@ -22,12 +24,13 @@ class Field:
 
 
 EXCHANGE = (Field("input", "text"), Field("target", "text"))  # a conversation of one question and one answer
+ASKED = (Field("input", "text"), Field("target", "text", optional=True))  # that is yet to be answered, perhaps
 
 
 def complaint(fields: Sequence[Field], record: Mapping[str, Any]) -> str | None:
     """What is wrong with a record of these fields, as text that follows "line 7", or None.
 
-    A field of kind "messages" may be given as EXCHANGE instead, one of kind "prompt" as the input alone. Where "label"
+    A field of kind "messages" may be given as EXCHANGE instead, one of kind "turns" as ASKED, one of kind "prompt" as the input alone. Where "label"
     and "labels" are both optional, one of them must be there. Tokens and tags must be equally many; a span must lie
     within "text"; an answer must stand in "context" where its start says; what is to be told apart must differ.
     """
@@ -52,6 +55,8 @@ def shape(fields: Sequence[Field], record: Mapping[str, Any]) -> tuple[Field, ..
     for field in fields:
         if field.kind == "messages" and record.get(field.name) is None and told:
             found.extend(EXCHANGE)
+        elif field.kind == "turns" and record.get(field.name) is None and told:
+            found.extend(ASKED)
         elif field.kind == "prompt" and record.get(field.name) is None and record.get("input") is not None:
             found.append(EXCHANGE[0])
         else:
@@ -152,12 +157,17 @@ def messages(name: str, value: object) -> str | None:
     return _conversation(name, value, "assistant", "does not end with the assistant's answer")
 
 
+def turns(name: str, value: object) -> str | None:
+    """[{"role", "content"}]: perhaps the system, then user and assistant in turns, whoever is last."""
+    return _conversation(name, value, None, "")
+
+
 def prompt(name: str, value: object) -> str | None:
     """[{"role", "content"}]: perhaps the system, then user and assistant in turns, the user last."""
     return _conversation(name, value, "user", "does not end with the user's question")
 
 
-def _conversation(name: str, value: object, last: str, otherwise: str) -> str | None:
+def _conversation(name: str, value: object, last: str | None, otherwise: str) -> str | None:
     if not isinstance(value, list) or not value:
         return f"has {name!r} that are not a list of {{role, content}}"
     for position, message in enumerate(value, 1):
@@ -167,10 +177,10 @@ def _conversation(name: str, value: object, last: str, otherwise: str) -> str | 
         if message.get("role") not in ROLES:
             return f"has a message {position} of role {message.get('role')!r}: choose one of {', '.join(ROLES)}"
     roles = [message["role"] for message in value]
-    turns = roles[1:] if roles[0] == "system" else roles
-    if not turns or turns != ["user" if position % 2 == 0 else "assistant" for position in range(len(turns))]:
+    said = roles[1:] if roles[0] == "system" else roles
+    if not said or said != ["user" if position % 2 == 0 else "assistant" for position in range(len(said))]:
         return f"has roles that do not take turns from the user's question on ({', '.join(roles)})"
-    return None if turns[-1] == last else otherwise
+    return None if last in (None, said[-1]) else otherwise
 
 
 CHECKS: dict[Kind, Callable[[str, object], str | None]] = {
@@ -183,6 +193,7 @@ CHECKS: dict[Kind, Callable[[str, object], str | None]] = {
     "answers": answers,
     "some_answers": some_answers,
     "messages": messages,
+    "turns": turns,
     "prompt": prompt,
 }
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from manta.artifact import Resolved
 from manta.errors import InputError
+from manta.sections.generate import GenerateData
 from manta.sections.outcome import EvaluateData
 from manta.sections.tasks import Task
 from manta.sections.train import FinetuneData
@@ -16,7 +17,7 @@ from manta.tasks import TASKS, reading
 from manta.tasks.examples import doubts
 from manta.tasks.examples.doubts import Numbered
 from manta.tasks.examples.splitting import choose, validating
-from manta.tasks.fields import EXCHANGE, Field
+from manta.tasks.fields import ASKED, EXCHANGE, Field
 from manta.tasks.reading.columns import refuse_columns
 from manta.tasks.reading.found import Complaint, Unreadable
 from manta.tasks.reading.record import example
@@ -26,7 +27,7 @@ __all__ = ["SPLITS", "Loaded", "check", "choose", "fields_of", "load", "read"]
 SPLITS = ("train", "validation")
 SHOWN = 8  # bad lines named in one message
 
-Data = FinetuneData | EvaluateData
+Data = FinetuneData | EvaluateData | GenerateData
 Inputs = Mapping[str, Resolved]
 
 
@@ -48,21 +49,23 @@ class Loaded(NamedTuple):
         )
 
 
-def load(inputs: Inputs, data: Data, task: Task) -> Loaded:
-    """The examples of both splits. Raises InputError that names the bad lines.
+def load(inputs: Inputs, data: Data, task: Task, unanswered: bool = False) -> Loaded:
+    """The examples of both splits. Raises InputError that names the bad lines. Those of a task that is answered may be
+    `unanswered`.
 
     "data.examples" of `inputs` is a prepared artifact, which holds both splits, or one file; with "data.validation" that
     second file validates, and without it `data.validation_fraction` of the first: see `splitting.validating`. Each
     example has the fields that the task's FIELDS name, whatever columns they came from.
     """
-    return _loaded(list(_files(inputs, data, task)), data, task)
+    fields = asked_of(task) if unanswered else fields_of(task)
+    return _loaded(list(_files(inputs, data, task, fields)), data, fields)
 
 
 def read(inputs: Inputs, split: str, data: Data, task: Task) -> list[dict[str, Any]]:
     """The examples of `split` ("train" or "validation") alone: as `load`, but of two files only one is read."""
     if len(places := _places(inputs, (split,))) == 1:
         return list(getattr(load(inputs, data, task), split))
-    return _numbered(*places[SPLITS.index(split)], data, task).examples
+    return _numbered(*places[SPLITS.index(split)], data, task, fields_of(task)).examples
 
 
 def check(inputs: Inputs, data: Data, task: Task) -> Loaded:
@@ -70,8 +73,9 @@ def check(inputs: Inputs, data: Data, task: Task) -> Loaded:
 
     Both splits must hold something, and no question of one may stand in the other.
     """
-    files = list(_files(inputs, data, task))
-    loaded = _loaded(files, data, task)
+    fields = fields_of(task)
+    files = list(_files(inputs, data, task, fields))
+    loaded = _loaded(files, data, fields)
     if not (loaded.train and loaded.validation):
         raise InputError(
             f"data.examples: {files[0].url} holds {len(files[0].examples)} examples, and data.validation_fraction = "
@@ -92,6 +96,13 @@ def fields_of(task: Task) -> tuple[Field, ...]:
         return fields
     other = "label" if task.several else "labels"
     return tuple(Field(f.name, f.kind) if f.kind in ("label", "labels") else f for f in fields if f.kind != other)
+
+
+def asked_of(task: Task) -> tuple[Field, ...]:
+    """The same of a task whose answers a model writes, for examples that may have none."""
+    if any(field.kind == "messages" for field in fields_of(task)):
+        return tuple(Field(f.name, "turns") if f.kind == "messages" else f for f in fields_of(task))
+    return ASKED
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -120,13 +131,12 @@ def _places(inputs: Inputs, needed: Sequence[str] = SPLITS) -> list[tuple[str, F
     return [("data.examples", place / name) for name in names.values()]
 
 
-def _files(inputs: Inputs, data: Data, task: Task) -> Iterator[Numbered]:
+def _files(inputs: Inputs, data: Data, task: Task, fields: Sequence[Field]) -> Iterator[Numbered]:
     for role, folder in _places(inputs):
-        yield _numbered(role, folder, data, task)
+        yield _numbered(role, folder, data, task, fields)
 
 
-def _loaded(files: Sequence[Numbered], data: Data, task: Task) -> Loaded:
-    fields = fields_of(task)
+def _loaded(files: Sequence[Numbered], data: Data, fields: Sequence[Field]) -> Loaded:
     notes = tuple(note for file in files for note in doubts.notes(file, fields))
     if len(files) == len(SPLITS):
         return Loaded(files[0].examples, files[1].examples, notes, tuple(files))
@@ -136,9 +146,9 @@ def _loaded(files: Sequence[Numbered], data: Data, task: Task) -> Loaded:
     return Loaded(*sides, notes, tuple(files))
 
 
-def _numbered(role: str, folder: Folder, data: Data, task: Task) -> Numbered:
+def _numbered(role: str, folder: Folder, data: Data, task: Task, fields: Sequence[Field]) -> Numbered:
     """The examples of a file. Raises InputError that names the bad records, all of them counted, the first shown."""
-    fields, columns = fields_of(task), data.columns
+    columns = data.columns
     _check_columns(columns, fields, task)
     good: list[dict[str, Any]] = []
     numbers: list[int] = []
@@ -169,7 +179,7 @@ def _numbered(role: str, folder: Folder, data: Data, task: Task) -> Numbered:
 
 def _check_columns(columns: Mapping[str, str], fields: Sequence[Field], task: Task) -> None:
     known = [field.name for field in fields]
-    if any(field.kind == "messages" for field in fields):
+    if any(field.kind in ("messages", "turns") for field in fields):
         known += [field.name for field in EXCHANGE]
     if any(field.kind == "prompt" for field in fields):
         known.append(EXCHANGE[0].name)

@@ -48,7 +48,7 @@ def question(example: Example) -> Any:
         return example.get("messages", example.get("input"))
     if "messages" in example:
         roles = [message["role"] for message in example["messages"]]
-        return example["messages"][: roles.index("assistant")]
+        return example["messages"][: roles.index("assistant")] if "assistant" in roles else example["messages"]
     for name in ("input", "context", "tokens"):
         if name in example:
             return example[name]

@@ -32,7 +32,7 @@ def read(data: bytes, fields: Sequence[Field], columns: Mapping[str, str]) -> Fi
 
 def _useful(fields: Sequence[Field], columns: Mapping[str, str]) -> set[str]:
     wanted = {columns.get(field.name, field.name) for field in (*fields, *EXCHANGE)}
-    told = {"messages": KEYS, "prompt": preferences.KEYS}
+    told = {"messages": KEYS, "turns": KEYS, "prompt": preferences.KEYS}
     return wanted.union(*(told.get(field.kind, set()) for field in fields))
 
 

@@ -38,7 +38,7 @@ def opened(raw: Any, fields: Sequence[Field], columns: Mapping[str, str], *, cel
     record = _renamed(raw, columns) if columns else raw
     if any(field.kind == "prompt" for field in fields):
         return preferences.plain({name: _turns(value) for name, value in record.items()} if cells else record)
-    if not any(field.kind == "messages" for field in fields):
+    if not any(field.kind in ("messages", "turns") for field in fields):
         return record
     if cells:
         turns = {name: _json(record[name]) for name in ("messages", "conversations") if name in record}
