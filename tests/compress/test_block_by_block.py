@@ -13,6 +13,7 @@ import transformers
 
 from manta.compress import quantise
 from manta.compress.quantising import packing, writing
+from manta.compress.quantising.memory import trim
 from manta.compress.quantising.schemes import SCHEMES
 from manta.compress.quantising.writing import Form
 from manta.sections.quantise import Quantise
@@ -88,3 +89,19 @@ def test_a_block_that_is_done_is_not_held(tmp_path: Path) -> None:
     assert json.loads((target / "config.json").read_text())["quantization_config"]["format"] == "pack-quantized"
     found = transformers.LlamaForCausalLM.from_pretrained(target)
     assert found(input_ids=torch.from_numpy(rows).long()).logits.isfinite().all()
+
+
+def test_freed_memory_between_what_stays_goes_back() -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * 1024
+
+    large, small = [], []
+    for _ in range(500):  # too small for maps of their own
+        large.append(torch.ones(25_000))
+        small.append(torch.ones(5_000))
+    del large
+    before = resident()
+    trim()
+    assert before - resident() > 40_000_000
+    assert all(float(kept.sum()) == 5_000 for kept in small)
