@@ -268,7 +268,7 @@ def verify(profile: str, extras: Sequence[str]) -> None:
 ENGINES = (
     "ray.data, ray.train.torch, ray.tune, ray.serve",
     "transformers.models.llama.modeling_llama, deepspeed, peft, tensorboard",
-    "llmcompressor, compressed_tensors",
+    "compressed_tensors",
     "vllm.v1.engine.async_llm, vllm.entrypoints.launchers.app",
 )
 

@@ -175,6 +175,15 @@ def test_other_kinds(output: Path, raw: dict[str, Any]) -> None:
         assert figures["parameters"] == 6_819_072
 
 
+def test_a_model_that_is_only_quantised_is_in_memory_once(output: Path) -> None:
+    raw = {"kind": "compress", "name": "small", "model": {"source": "base"}}
+    alone, pruned = (
+        planned({**raw, "compress": {"quantise": {}, "calibration": {"shards": "shards"}, **more}}, output)
+        for more in ({}, {"prune": {"layers": 0.25}})
+    )
+    assert pruned["memory_bytes"] - alone["memory_bytes"] == 4 * 6_819_072
+
+
 def test_an_endpoint_of_two_models_needs_the_memory_of_both(output: Path) -> None:
     one = {"kind": "serve", "name": "endpoint", "model": {"source": "base"}}
     two = {

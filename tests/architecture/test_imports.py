@@ -77,7 +77,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     # Beside the engine: the communication that DeepSpeed compiles, which set-up builds without loading the engine.
     "deepspeed": ("platform/manta/train/engine.py", "platform/manta/train/shm_op.py"),
     "vllm": ("serving/", "platform/manta/evaluate/vllm_engine.py"),
-    "llmcompressor": ("platform/manta/compress/",),
+    "llmcompressor": ("benchmarks/yardsticks/",),
     "compressed_tensors": ("platform/manta/compress/",),
     "auto_round": ("platform/manta/compress/",),
     "peft": ("platform/manta/adapt/",),

@@ -15,6 +15,7 @@ from manta.errors import InputError, RecipeError
 from manta.models import load
 from manta.models.load import weight_bytes
 from manta.sections.compress import Dynamic
+from tests.tasks.labelled import SENTIMENTS
 
 SIZES = {
     "vocab_size": 200,
@@ -115,39 +116,65 @@ def test_one_way_to_integers_is_enough() -> None:
 
 
 @pytest.mark.integration
-def test_an_int8_classifier_is_proved_like_any_other(ray_session: None, tmp_path: Path) -> None:
-    """Compressed, then judged by its task against the base: score, size and speed in one evaluation."""
-    from manta import stage
-    from manta.progress import Progress
-    from tests.evaluate.parity_models import of_head
-    from tests.tasks.labelled import SENTIMENTS
+def test_a_tuned_classifier_is_served_in_int8_once_it_is_proved(ray_session: None, tmp_path: Path) -> None:
+    """Tuned, compressed, judged against the tuned one by its task, its size and its speed, and only then answering requests."""
+    from serving import launch
+    from tests.serving.tasks import tiny
+    from tests.tasks import labelled
+    from tests.train.staged import made
 
-    of_head("BertForSequenceClassification", tmp_path / "base")
-    lines = [json.dumps({**example, "label": word}) for word in ("yes", "no", "maybe") for example in SENTIMENTS]
+    labelled.bert(tmp_path / "bert")
+    lines = [
+        json.dumps({"text": f"{text['text']} {n}", "label": text["label"]}) for n in range(6) for text in SENTIMENTS
+    ]
     (tmp_path / "examples.jsonl").write_text("\n".join(lines) + "\n")
-    common = {"output": str(tmp_path), "resources": {"cpus": 1}}
-    compressed = {"kind": "compress", "name": "small", "model": {"source": f"{tmp_path}/base"}, **common}
-    speed = {"batches": [1, 4], "prompt_tokens": 16, "rounds": 2}
-    judged = {
-        "kind": "evaluate",
-        "name": "scores",
-        "model": {"source": "small", "base": f"{tmp_path}/base"},
-        "data": {"examples": f"{tmp_path}/examples.jsonl", "validation_fraction": 1.0},
-        "evaluate": {
-            "engine": "transformers",
-            "dtype": "float32",
-            "perplexity_rows": 0,
-            "task": {"name": "classification"},
-            "speed": speed,
-        },
-        "gate": {"score_recovery": 90.0, "size_ratio": 0.95},
+    common = {"output": str(tmp_path)}
+    data = {"examples": f"{tmp_path}/examples.jsonl", "validation_fraction": 0.3}
+    task = {"name": "classification"}
+    made(
+        {
+            "kind": "finetune", "name": "tuned", "data": data, "model": {"source": f"{tmp_path}/bert"}, "task": task,
+            "optimizer": {"lr": 5e-3, "precision": "fp32"}, "batch": {"samples": 8}, "stop": {"steps": 30},
+            "resources": {"micro_batch": 8}, **common,
+        }
+    )  # fmt: skip
+    compress = {
+        "kind": "compress",
+        "name": "small",
+        "model": {"source": "tuned"},
+        "compress": {"dynamic": {}},
         **common,
     }
-    made = stage.run(recipes.validate({**compressed, "compress": {"dynamic": {}}}), Progress(quiet=True))  # type: ignore[arg-type]
-    assert made.artifact.metrics["size_ratio"] < 0.95
-    figures = stage.run(recipes.validate(judged), Progress(quiet=True)).artifact.metrics  # type: ignore[arg-type]
+    compressed = made(compress)
+    serve = {"kind": "serve", "name": "door", "model": {"source": "small"}, "serve": {"port": 0}, **common}
+    with pytest.raises(InputError, match=r"model\.evaluation is not set, but 'small' is a compressed model"):
+        launch.prepare(recipes.validate(serve))  # type: ignore[arg-type]
+
+    judged = made(
+        {
+            "kind": "evaluate", "name": "scores", "model": {"source": "small", "base": "tuned"}, "data": data,
+            "evaluate": {
+                "engine": "transformers", "dtype": "float32", "perplexity_rows": 0, "task": task,
+                "speed": {"batches": [1, 4], "prompt_tokens": 16, "rounds": 2},
+            },
+            "gate": {"score_recovery": 90.0, "size_ratio": 0.95}, **common,
+        }
+    )  # fmt: skip
+    figures = judged.metrics
     assert figures["passed"] is True
-    assert figures["base_score"] > 0
-    assert figures["size_ratio"] == made.artifact.metrics["size_ratio"]
+    assert figures["base_score"] > 90
+    assert figures["size_ratio"] == compressed.metrics["size_ratio"] < 0.95
     assert figures["requests_per_second_4"] > 0
     assert figures["cpu_speedup_1"] > 0
+
+    ready = launch.prepare(recipes.validate({**serve, "model": {"source": "small", "evaluation": "scores"}}))  # type: ignore[arg-type]
+    [served] = ready.served
+    assert (served.runner, served.tasks) == ("transformers", ("text-classification",))
+    app = tiny.app(Path(served.model), *served.tasks, taught=served.taught)
+    assert any("quantized" in type(module).__module__ for module in app.model.network.modules())
+    texts = {each["text"]: each["label"] for each in map(json.loads, lines)}
+    told = [most["label"] for most, *_ in tiny.ask(app, "text-classification", list(texts))]
+    right = sum(answer == label for answer, label in zip(told, texts.values(), strict=True)) / len(texts)
+    floats = tiny.app(tmp_path / "tuned" / "model", "text-classification", taught=served.taught)
+    assert told == [most["label"] for most, *_ in tiny.ask(floats, "text-classification", list(texts))]
+    assert right > 0.9

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_session")]
 
 Tensors = dict[str, Any]
-INT8 = {"num_bits": 8, "type": "int", "symmetric": True}
-W8A8 = {
-    "weights": {**INT8, "strategy": "channel"},
-    "input_activations": {**INT8, "strategy": "token", "dynamic": True},
+RIGHT: Mapping[str, dict[str, Any]] = {
+    "w8a8": {"scheme": "w8a8", "algorithm": "rtn"},
+    "w4a16": {"scheme": "w4a16", "algorithm": "rtn", "group_size": 32},
 }
-W4A16 = {"weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}}
 
 
 def swapped_scales(tensors: Tensors) -> None:
@@ -69,26 +67,16 @@ WRONG: Mapping[str, tuple[str, Callable[[Tensors], None]]] = {
 @pytest.fixture(scope="module")
 def folders(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The base, two right files, and what was broken of them."""
-    from llmcompressor import oneshot
-    from llmcompressor.modifiers.quantization import QuantizationModifier
     from safetensors.torch import load_file, save_file
-    from transformers import AutoTokenizer
 
-    from manta.compress import copied
-    from manta.models.load import load
+    from manta.compress import quantise
+    from manta.sections.quantise import Quantise
 
     root = tmp_path_factory.mktemp("files")
-    found = {"base": trained.model, **{name: root / name for name in ("w8a8", "w4a16", *WRONG)}}
-    for name, scheme in (("w8a8", W8A8), ("w4a16", W4A16)):
-        model = load(trained.model, "fp32")
-        groups = {"linear": {"targets": ["Linear"], **scheme}}
-        rounding = QuantizationModifier(config_groups=groups, ignore=["lm_head"])
-        oneshot(
-            model=model, processor=AutoTokenizer.from_pretrained(trained.model), recipe=[rounding], pipeline="datafree"
-        )
+    found = {"base": trained.model, **{name: root / name for name in (*RIGHT, *WRONG)}}
+    for name, settings in RIGHT.items():
         found[name].mkdir()
-        model.save_pretrained(found[name], save_compressed=True)
-        copied.copy(trained.model, found[name])
+        quantise.apply(trained.model, found[name], Quantise.model_validate(settings), None, lambda *_: None)
     for name, (right, spoil) in WRONG.items():
         shutil.copytree(found[right], found[name])
         tensors = dict(load_file(found[name] / "model.safetensors"))

@@ -94,10 +94,20 @@ def enough(folder: Path, sample: np.ndarray) -> int:
     """
     import torch
 
-    from manta.compress.quantising import blocks
+    from manta.compress.quantising import blocks, memory
     from manta.models.load import load
 
     model = load(folder, "bf16" if blocks.fast_dtype() is torch.bfloat16 else "fp32").eval()
+    try:
+        return _enough(model, sample)
+    finally:  # Python may collect the model long after it is loaded once more
+        for parameter in model.parameters():
+            memory.release(parameter.data)
+
+
+def _enough(model: Any, sample: np.ndarray) -> int:
+    import torch
+
     sums: dict[str, torch.Tensor] = {}
     real: list[torch.Tensor | None] = [None]
 

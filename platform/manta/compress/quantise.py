@@ -41,13 +41,13 @@ def apply(source: Path, target: Path, settings: Quantise, rows: np.ndarray | Non
     """Quantise the model in the Hugging Face directory `source` into the existing, empty folder `target`.
 
     `rows` is (samples, seq_len) int32, -1 where a row has ended, or None where `settings.reads_rows` is false. One block at
-    a time is in float32; what is not quantised keeps the dtype it has in `source`. Returns the scheme and the algorithm,
+    a time is in memory, in float32; what is not quantised keeps the dtype it has in `source`. Returns the scheme and the algorithm,
     and of a mixed one how many layers have which. Raises InputError for a model whose layers the scheme does not fit.
     """
     import torch
 
     from manta.compress import calibration
-    from manta.compress.quantising import blocks, cache, layers, packing, sensitivity
+    from manta.compress.quantising import blocks, cache, checkpoint, layers, memory, sensitivity
 
     model = _load(source)
     batches = [] if rows is None else calibration.batches(rows)
@@ -56,13 +56,15 @@ def apply(source: Path, target: Path, settings: Quantise, rows: np.ndarray | Non
     else:
         schemes = sensitivity.choose(model, batches, settings.mixed, settings.group_size)
     cached = cache.scales(model, batches) if settings.kv_cache else {}
-    if settings.algorithm == "rtn" and settings.smoothquant is None:
-        found = layers.without_rows(model, schemes)
-    else:
-        with torch.inference_mode():
-            chunks = blocks.begin(model, batches)
-        found = layers.with_rows(model, chunks, schemes, way(settings), report)
-    packing.save(model, found, cached, source, target)
+    with checkpoint.opened(model, schemes, cached, source, target) as opened:
+        if settings.algorithm == "rtn" and settings.smoothquant is None:
+            layers.without_rows(model, schemes, opened)
+        else:
+            with torch.inference_mode():
+                chunks = blocks.begin(model, batches)
+            for parameter in model.parameters():  # read so far: embeddings, and all where layers were measured
+                memory.release(parameter.data)
+            layers.with_rows(model, chunks, schemes, way(settings), opened, report)
     copied.copy(source, target)
     figures: dict[str, Any] = {"scheme": settings.scheme, "algorithm": settings.algorithm}
     if settings.mixed is not None:

@@ -24,7 +24,9 @@ def prepare(recipe: PrepareRecipe, figures: Figures, _: Given) -> None:
 
 
 def compress(recipe: CompressRecipe, figures: Figures, _: Given) -> None:
-    _whole_model("model.source", recipe.model.source, recipe.output, figures, copies=2, bytes_per_weight=4)
+    # Quantisation reads and writes block after block; what cuts holds the model and what becomes of it.
+    copies = 1 if list(recipe.compress.parts) == ["quantise"] else 2
+    _whole_model("model.source", recipe.model.source, recipe.output, figures, copies, bytes_per_weight=4)
     if "parameters" in figures:
         figures["disk_bytes"] = figures["parameters"]  # int8
 

@@ -10,9 +10,10 @@ import torch
 
 from manta.compress.quantising import blocks, scaling
 from manta.compress.quantising.blocks import Chunk, Reading
+from manta.compress.quantising.checkpoint import Checkpoint
 from manta.compress.quantising.gptq import gptq
 from manta.compress.quantising.grids import fit, nearest, refit, values
-from manta.compress.quantising.memory import release
+from manta.compress.quantising.memory import release, trim
 from manta.compress.quantising.packing import Coded, coded
 from manta.compress.quantising.schemes import Scheme, rounded_inputs
 
@@ -43,51 +44,45 @@ ROUNDING = {"nearest": to_nearest, "gptq": by_gptq}
 
 
 @torch.inference_mode()
-def without_rows(model: Any, schemes: Mapping[str, Scheme]) -> dict[str, Coded]:
-    """Round every layer of `schemes` to the nearest, looking at nothing but its weights, which it loses."""
-    found = {}
-    for name, layer in blocks.names(model):
-        if (scheme := schemes.get(name)) is not None:
-            weight = layer.weight.float()
-            scale = fit(weight, scheme.grid)
-            found[name] = coded(nearest(weight, scale, scheme.grid), scale, scheme)
-            _drop(layer)
-    return found
+def without_rows(model: Any, schemes: Mapping[str, Scheme], checkpoint: Checkpoint) -> None:
+    """Round every layer of `schemes` to the nearest, looking at nothing but its weights, and write block after block."""
+    prefix, found_blocks = blocks.blocks(model)
+    for number, block in enumerate(found_blocks):
+        found = {}
+        for name, layer in blocks.linears(block).items():
+            if (scheme := schemes.get(f"{prefix}.{number}.{name}")) is not None:
+                weight = layer.weight.float()
+                scale = fit(weight, scheme.grid)
+                found[name] = coded(nearest(weight, scale, scheme.grid), scale, scheme)
+        checkpoint.take(f"{prefix}.{number}", block, found)
 
 
 @torch.inference_mode()
 def with_rows(
-    model: Any, chunks: list[Chunk], schemes: Mapping[str, Scheme], way: Way, report: Report
-) -> dict[str, Coded]:
-    """Quantise the layers of `schemes`, full name -> scheme, in the given way. They lose their weights.
+    model: Any, chunks: list[Chunk], schemes: Mapping[str, Scheme], way: Way, checkpoint: Checkpoint, report: Report
+) -> None:
+    """Quantise the layers of `schemes`, full name -> scheme, in the given way, and write block after block.
 
     `chunks` are the rows as they enter the first block; they are used up. The same rows, threads and machine give the same codes.
     """
     prefix, found_blocks = blocks.blocks(model)
     head = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
-    found: dict[str, Coded] = {}
     dtype = blocks.fast_dtype()
     for number, block in enumerate(found_blocks):
-        dtypes = {name: tensor.dtype for name, tensor in block.named_parameters()}
+        kept_as = next(block.parameters()).dtype
         _to_float(block)
         own = {
             name: schemes[full] for name in blocks.linears(block) if (full := f"{prefix}.{number}.{name}") in schemes
         }
         readings = blocks.observe(block, chunks, dtype)
         if way.scales:
-            kept_as = dtypes[next(iter(dtypes))]
             scaling.move(block, readings, own, way.scales, chunks[0], kept_as, head)
-        for name, made in _quantised(block, readings, own, way).items():
-            found[f"{prefix}.{number}.{name}"] = made
+        found = _quantised(block, readings, own, way)
         del readings
         _advance(block, chunks, own, dtype)
-        for name, layer in blocks.linears(block).items():
-            if name in own:
-                _drop(layer)
-        for name, parameter in block.named_parameters():
-            parameter.data = parameter.data.to(dtypes[name])
+        checkpoint.take(f"{prefix}.{number}", block, found)
+        trim()
         report(number + 1, len(found_blocks))
-    return found
 
 
 def _quantised(
@@ -101,6 +96,7 @@ def _quantised(
             continue
         scheme = schemes[names[0]]
         weight = torch.cat([layers[name].weight for name in names])
+        trim()
         codes, scale = ROUNDING[way.rounding](weight, reading, scheme)
         meant = values(codes, scale)
         sizes = [len(layers[name].weight) for name in names]
@@ -135,9 +131,3 @@ def _to_float(block: torch.nn.Module) -> None:
         parameter.data = before.float()
         if before.dtype is not torch.float32:
             release(before)
-
-
-def _drop(layer: torch.nn.Linear) -> None:
-    """Forget a weight that is coded: the memory of a model shrinks as it is quantised."""
-    release(layer.weight.data)
-    layer.weight = torch.nn.Parameter(torch.empty(0, dtype=layer.weight.dtype), requires_grad=False)

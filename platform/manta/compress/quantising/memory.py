@@ -1,5 +1,5 @@
-"""Memory of weights that are no longer wanted. Weights are read through a map of their file, which keeps every page that was
-touched until the last tensor of the file is gone: a model would stay in memory beside what it became."""
+"""Memory that is no longer wanted goes back to the system. Weights are read through a map of their file, which keeps every page
+that was touched until the last tensor of the file is gone: a model would stay in memory beside what it became."""
 
 from __future__ import annotations
 
@@ -30,3 +30,13 @@ def _of_a_file(start: int, end: int) -> bool:
         if low <= start and end <= high:
             return words[4] != "0"  # the inode
     return False
+
+
+def trim() -> None:
+    """Give the pages of freed tensors back to the system, where the C library can (glibc).
+
+    Small tensors that live on lie between large ones that do not, so that freed memory would grow from block to block.
+    """
+    function = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if function is not None:
+        function(0)

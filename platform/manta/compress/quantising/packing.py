@@ -5,14 +5,13 @@ vLLM and Transformers read them with the library of that name; nothing but safet
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from manta.compress.quantising.schemes import Scheme, config_group
+from manta.compress.quantising.writing import Form
 
 PER_WORD = 8  # int4 codes in an int32
 
@@ -35,11 +34,14 @@ def coded(codes: torch.Tensor, scale: torch.Tensor, scheme: Scheme) -> Coded:
     return Coded(scheme, {"weight": stored.contiguous(), "weight_scale": kept})
 
 
-def decoded(weight: Coded) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes (out, in) and scales (out, groups) as float32."""
-    tensors = weight.tensors
-    packed = tensors.get("weight_packed")
-    return (tensors["weight"] if packed is None else unpack(packed)).float(), tensors["weight_scale"].float()
+def forms(scheme: Scheme, out: int, columns: int) -> dict[str, Form]:
+    """What `coded` makes of a weight (out, columns), by the end of its name."""
+    scale = Form(getattr(torch, scheme.grid.scale_dtype), (out, scheme.grid.groups(columns)))
+    if scheme.grid.bits == 4:
+        words = Form(torch.int32, (out, columns // PER_WORD))
+        return {"weight_packed": words, "weight_scale": scale, "weight_shape": Form(torch.int64, (2,))}
+    stored = torch.float8_e4m3fn if scheme.grid.kind == "float" else torch.int8
+    return {"weight": Form(stored, (out, columns)), "weight_scale": scale}
 
 
 def pack(codes: torch.Tensor) -> torch.Tensor:
@@ -55,11 +57,11 @@ def unpack(words: torch.Tensor) -> torch.Tensor:
     return (parts - 8).to(torch.int8).reshape(len(words), -1)
 
 
-def quantization_config(found: Mapping[str, Coded], ignored: list[str], kv_cache: bool) -> dict[str, Any]:
+def quantization_config(schemes: Mapping[str, Scheme], ignored: list[str], kv_cache: bool) -> dict[str, Any]:
     """The entry of config.json: layers by scheme, those that stay as they are, and how keys and values are kept."""
     groups: dict[Scheme, list[str]] = {}
-    for name, weight in found.items():
-        groups.setdefault(weight.scheme, []).append(name)
+    for name, scheme in schemes.items():
+        groups.setdefault(scheme, []).append(name)
     # One scheme for all is said in one word; else each layer is named.
     listed = {
         f"group_{number}": config_group(scheme, ["Linear"] if len(groups) == 1 else names)
@@ -75,37 +77,3 @@ def quantization_config(found: Mapping[str, Coded], ignored: list[str], kv_cache
         "ignore": ignored,
         "kv_cache_scheme": cache if kv_cache else None,
     }
-
-
-def save(
-    model: Any,
-    found: Mapping[str, Coded],
-    cache_scales: Mapping[str, torch.Tensor],
-    source: Path,
-    target: Path,
-) -> None:
-    """Write weights and config.json of the quantised `model` into `target`; what is not quantised in the dtype of `source`.
-
-    `cache_scales`: full name of a scale of an attention layer's keys or values -> () float32.
-    """
-    from huggingface_hub import save_torch_state_dict
-
-    tied = model.config.tie_word_embeddings
-    head = model.get_output_embeddings()
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    dtype = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "float32")
-    state: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if name.removesuffix(".weight") in found:
-            state.update(
-                {f"{name.removesuffix('weight')}{end}": part for end, part in found[name[:-7]].tensors.items()}
-            )
-        elif not (tied and head is not None and name.endswith("lm_head.weight")):
-            state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
-    state.update(cache_scales)
-    save_torch_state_dict(state, target)
-    ignored = [
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name not in found
-    ]
-    config["quantization_config"] = quantization_config(found, ignored, bool(cache_scales))
-    (target / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
