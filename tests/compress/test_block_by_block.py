@@ -69,7 +69,7 @@ def held() -> int:
     storages = {
         found.untyped_storage().data_ptr(): found.untyped_storage().nbytes()
         for found in gc.get_objects()
-        if issubclass(type(found), torch.Tensor) and found.device.type == "cpu"
+        if issubclass(type(found), torch.Tensor) and found.device.type == "cpu" and found.layout is torch.strided
     }
     return sum(storages.values())
 
