@@ -68,8 +68,13 @@ class Meters:
 
     def names(self) -> set[str]:
         """The names under which a query finds them."""
-        found = set()
-        for metric in self.registry.collect():
-            ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
-            found |= {metric.name + end for end in ends}
-        return found
+        return names(self.registry)
+
+
+def names(registry: CollectorRegistry) -> set[str]:
+    """The names under which a query finds the metrics of a registry."""
+    found = set()
+    for metric in registry.collect():
+        ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
+        found |= {metric.name + end for end in ends}
+    return found
