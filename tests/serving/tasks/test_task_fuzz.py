@@ -15,13 +15,6 @@ from serving.tasks.app import TaskApp
 from tests.serving.tasks import tiny
 from tests.tasks import paired
 
-HEADS = {
-    "text-classification": "BertForSequenceClassification",
-    "token-classification": "BertForTokenClassification",
-    "fill-mask": "BertForMaskedLM",
-    "question-answering": "BertForQuestionAnswering",
-    "feature-extraction": "BertModel",
-}
 PLAIN = st.none() | st.booleans() | st.integers(-5, 10**9) | st.floats() | st.text(max_size=20)
 ANY = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
@@ -32,12 +25,12 @@ INPUTS = TEXTS | OBJECTS | st.lists(TEXTS | OBJECTS, max_size=4) | ANY
 VALUES = st.sampled_from(["first", "max", "none", "sigmoid", True, 1, 2, 8, 80]) | ANY
 
 
-@pytest.fixture(scope="module", params=[*HEADS, "summarization"])
+@pytest.fixture(scope="module", params=[*tiny.HEADS, "summarization"])
 def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TaskApp:
     folder: Path = tmp_path_factory.mktemp("m") / "model"
     if request.param == "summarization":
         return tiny.app(paired.t5(folder), request.param)
-    return tiny.app(tiny.bert(folder, HEADS[request.param]), request.param)
+    return tiny.app(tiny.bert(folder, tiny.HEADS[request.param]), request.param)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

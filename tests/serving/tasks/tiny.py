@@ -28,6 +28,14 @@ TEXTS = [
     "cake",
     "the match was long , the vote was close , and anna lives in paris",
 ]
+# Hugging Face's tasks of a BERT, and the classes that answer them.
+HEADS = {
+    "text-classification": "BertForSequenceClassification",
+    "token-classification": "BertForTokenClassification",
+    "fill-mask": "BertForMaskedLM",
+    "question-answering": "BertForQuestionAnswering",
+    "feature-extraction": "BertModel",
+}
 
 
 def bert(folder: Path, head: str, **given: Any) -> Path:
