@@ -155,6 +155,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.line(line)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def torchs_own_kernels() -> Iterator[None]:
+    """What a module's tests put into the place of torch's kernels ends with it: others would round and draw otherwise."""
+    yield
+    if "manta.kernels" in sys.modules:
+        from manta import kernels
+
+        kernels.keep.cache_clear()
+
+
 # --- engines ---------------------------------------------------------------------------------------------------------
 
 

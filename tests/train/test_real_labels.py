@@ -56,12 +56,15 @@ def test_names_are_found_without_their_capitals(tmp_path: Path) -> None:
 
 
 def test_names_in_code_are_related_as_the_parser_says(tmp_path: Path) -> None:
-    """Of three seeds F1 85 to 92, macro F1 77 to 92, in sources that were not seen; untrained F1 3 to 61, macro F1 2 to 19."""
+    """Of four seeds F1 86 to 98, macro F1 79 to 99, in sources that were not seen; untrained F1 0 to 61, macro F1 0 to 19.
+
+    After half as many steps the rarest of the relations was learnt by some seeds and not by others: macro F1 57 to 99.
+    """
     groups = real_code.relations()
     seen, unseen = ([example for group in some for example in group] for some in (groups[:60], groups[60:80]))
     model = bert(tmp_path / "bert", [example["text"] for example in seen])
     task = {"name": "relations", "max_tokens": 80, "no_relation": "none"}
-    done = taught(task, seen, unseen, model, tmp_path, 3e-3, 150)
+    done = taught(task, seen, unseen, model, tmp_path, 3e-3, 300)
     assert done.first["score"] < 70 and done.first["macro_f1"] < 30
     assert done.figures["score"] > 80 and done.figures["macro_f1"] > 65
 
