@@ -14,6 +14,11 @@ from manta.objectives.sums import NOT_SCORED
 AT_ONCE = {"cpu": 2**20, "cuda": 2**27}
 
 
+def rows_at_once(logits: torch.Tensor) -> int:
+    """Of logits (rows, classes), how many rows to work on before the next."""
+    return max(1, AT_ONCE.get(logits.device.type, 2**27) // logits.size(1))
+
+
 class CrossEntropy(torch.autograd.Function):
     """Sum over rows of -log softmax(logits)[target], scalar float32, of logits (rows, classes) and targets int64 (rows,).
 
@@ -26,7 +31,7 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        rows = max(1, AT_ONCE.get(logits.device.type, 2**27) // logits.size(1))
+        rows = rows_at_once(logits)
         sums = []
         for first in range(0, logits.size(0), rows):
             part, wanted = logits[first : first + rows], targets[first : first + rows]
@@ -60,7 +65,7 @@ class RowSums(torch.autograd.Function):
     def forward(ctx: Any, logits: torch.Tensor, loss: Callable[..., torch.Tensor], *beside: torch.Tensor) -> Any:
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(logits) if wanted else None
-        rows = max(1, AT_ONCE.get(logits.device.type, 2**27) // logits.size(1))
+        rows = rows_at_once(logits)
         sums = []
         for first in range(0, logits.size(0), rows):
             part = logits[first : first + rows].detach().requires_grad_(wanted)
