@@ -3,7 +3,7 @@
 SmolLM2-135M less a quarter of its 30 blocks, one after the other the one whose loss is missed least, taught by the whole
 model through the front door: its 64 likeliest tokens, stored once. Beside it a model of the cut one's shape from
 scratch and, unless it is to be quick, the cut model trained on the text alone, for the same tokens in the same order.
-Perplexity is of held-out rows of the same kind of text, over that of the whole model.
+Perplexity is of held-out rows of the same kind of text, over that of the whole model, all in float32.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import corpus
 import harness
 
-from manta import cluster, kernels, recipe, stage
+from manta import cluster, hardware, kernels, recipe, stage
 from manta.compress import prune
 from manta.progress import Progress
 from manta.sections.prune import Prune
@@ -55,7 +56,7 @@ def main() -> None:
 
 def measure(bench: harness.Bench, size: Size | None = None) -> None:
     """Put heal_ppl_ratio and what it is compared with into the row."""
-    kernels.keep()  # as the stages have them
+    kernels.keep()  # as training has them
     size = size or (QUICK if bench.quick else FULL)
     tokens = size.steps * size.rows * SEQ_LEN
     bench.settings["heal"] = {
@@ -63,6 +64,7 @@ def measure(bench: harness.Bench, size: Size | None = None) -> None:
         "seq_len": SEQ_LEN,
         "tokens": tokens,
         "cut": CUT.model_dump(exclude_defaults=True),
+        "precision": _precision(),
         "arms": ARMS,
     }
     output = harness.SCRATCH / "compress_heal"
@@ -107,7 +109,7 @@ def _cut(shards: Path, target: Path) -> list[int]:
 
 
 def _trained(name: str, size: Size, output: Path) -> dict[str, Any]:
-    """A training through the front door; the perplexity is that of its last validation."""
+    """A training through the front door, and what the model that it exports makes of the held-out rows."""
     start, objective, rate = ARMS[name]
     taught = {"name": "distillation", "teacher": SOURCE, "hard_weight": 0.1} if objective != "clm" else {"name": "clm"}
     model: dict[str, Any] = {"source": str(output / "cut")}
@@ -115,16 +117,28 @@ def _trained(name: str, size: Size, output: Path) -> dict[str, Any]:
         model = {"config": str(output / "cut/config.json")}
     wanted = {
         "kind": "pretrain", "name": name, "output": str(output), "data": {"shards": "rows"}, "model": model,
-        "objective": taught, "optimizer": {"precision": "fp32", "lr": rate, "weight_decay": 0.0},
+        "objective": taught, "optimizer": {"precision": _precision(), "lr": rate, "weight_decay": 0.0},
         "schedule": {"name": "cosine", "warmup_fraction": 0.1}, "batch": {"samples": size.rows},
         "stop": {"steps": size.steps}, "checkpoint": {"every_steps": 10**6, "keep": 1},
         "evaluate": {"every_steps": 10**6, "max_rows": HELD_OUT},
-        "resources": {"workers": 1, "cpus_per_worker": 2, "micro_batch": size.rows, "zero_stage": 0},
+        "resources": {"workers": 1, "cpus_per_worker": _cpus(), "micro_batch": AT_ONCE, "zero_stage": 0},
     }  # fmt: skip
     made = _made(wanted)
     figures = json.loads(made.read_text("manifest.json"))["metrics"]
     shutil.rmtree(output / name / "checkpoints", ignore_errors=True)
-    return {"perplexity": figures["validation_perplexity"], "tokens_per_s": figures["tokens_per_second"]}
+    with made.local("model") as model:
+        perplexity = _perplexity(model, output / "rows")
+    return {"perplexity": perplexity, "tokens_per_s": figures["tokens_per_second"]}
+
+
+def _precision() -> str:
+    """Of training: what this processor multiplies itself."""
+    return "bf16" if hardware.bf16_in_processor() else "fp32"
+
+
+def _cpus() -> int:
+    """Those that this process may use, and not more than the two of every other row."""
+    return min(2, len(os.sched_getaffinity(0)))
 
 
 def _made(wanted: dict[str, Any]) -> Any:

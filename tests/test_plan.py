@@ -69,7 +69,7 @@ def test_pretrain(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {rate: figures["flops"] / (2 * training.FLOPS_PER_CORE[rate]) / 3600 for rate in training.FLOPS_PER_CORE}
     native = planned(PRETRAIN, output, resources__workers=2, resources__address="10.0.0.1:6379")
     assert native["hours"] == pytest.approx(rates["bf16"])
-    monkeypatch.setattr("manta.doctor.bf16_in_hardware", lambda: False)
+    monkeypatch.setattr("manta.hardware.bf16_in_processor", lambda: False)
     emulated = planned(PRETRAIN, output, resources__workers=2)
     assert emulated["hours"] == pytest.approx(rates["emulated bf16"])
     assert any("emulated bf16" in note for note in emulated["notes"])

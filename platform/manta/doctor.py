@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from manta import hardware
+
 # What the stages import, with the release that they were tried with.
 ENGINES = {
     "ray": ("2.60.0", "every stage"),
@@ -104,9 +106,9 @@ def _torchvision() -> Check:
 
 
 def _gpus() -> Check:
-    from manta.artifact import hardware
+    from manta import artifact
 
-    info = hardware()
+    info = artifact.hardware()
     return Check(
         "processors",
         True,
@@ -114,15 +116,9 @@ def _gpus() -> Check:
     )
 
 
-def bf16_in_hardware() -> bool:
-    """Whether this machine's processor multiplies bf16 itself (AVX512-BF16, AMX); otherwise it is emulated."""
-    flags = Path("/proc/cpuinfo").read_text().split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def _bf16() -> Check:
     """bf16 arithmetic: in hardware on GPUs and on some processors, else emulated, 3-5x slower than fp32."""
-    ok = _has_gpu() or bf16_in_hardware()
+    ok = _has_gpu() or hardware.bf16_in_processor()
     remedy = "set optimizer.precision=fp32, evaluate.dtype=float32 and serve.dtype=float32 here"
     return Check("bf16", True, "in hardware" if ok else f"emulated, slower than fp32: {remedy}")
 

@@ -1,8 +1,12 @@
-"""GPUs that Manta knows: by the name one types and the name their driver gives, memory and peak, from their datasheets."""
+"""GPUs that Manta knows: by the name one types and the name their driver gives, memory and peak, from their datasheets.
+
+And of processors, whether they multiply bf16.
+"""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from manta.errors import InputError
@@ -48,3 +52,9 @@ def named(name: str) -> Gpu:
     if name not in GPUS:
         raise InputError(f"--gpu {name}: is not known: choose one of {', '.join(GPUS)}")
     return GPUS[name]
+
+
+def bf16_in_processor() -> bool:
+    """Whether this machine's processor multiplies bf16 itself (AVX512-BF16, AMX); otherwise it is emulated."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags

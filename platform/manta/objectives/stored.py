@@ -34,9 +34,7 @@ def likeliest(
     return torch.cat(ids), torch.cat(log_p), torch.cat(rest)
 
 
-def _likeliest(
-    logits: torch.Tensor, top_k: int, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _likeliest(logits: torch.Tensor, top_k: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     import torch
 
     log_p = torch.log_softmax(logits.float() / temperature, dim=-1)

@@ -212,10 +212,10 @@ def _rate(recipe: Training, given: Given, notes: list[str]) -> float:
 
 def _arithmetic(recipe: Training) -> str:
     """The key of FLOPS_PER_CORE that the workers' processors compute by; a cluster's are taken to be new."""
-    from manta import doctor
+    from manta import hardware
 
     precision = recipe.optimizer.precision
-    emulated = precision == "bf16" and recipe.resources.address is None and not doctor.bf16_in_hardware()
+    emulated = precision == "bf16" and recipe.resources.address is None and not hardware.bf16_in_processor()
     return f"emulated {precision}" if emulated else precision
 
 

@@ -118,11 +118,11 @@ def _run(found: Resolved) -> dict[str, Any]:
 
 def machine() -> Machine:
     """This machine, as the stages see it."""
-    from manta import doctor
+    from manta import hardware
 
     found = artifact.hardware()
     gpus = len(found["gpus"])
-    return Machine(found["cores"], found["memory_bytes"], gpus, gpus > 0 or doctor.bf16_in_hardware())
+    return Machine(found["cores"], found["memory_bytes"], gpus, gpus > 0 or hardware.bf16_in_processor())
 
 
 # --- lengths ---------------------------------------------------------------------------------------------------------

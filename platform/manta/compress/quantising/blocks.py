@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from manta import hardware
 from manta.errors import InputError
 
 SAMPLE = 512  # tokens whose inputs are kept whole, for what the Hessian does not tell: rounding of inputs
@@ -102,9 +102,8 @@ def _floating(value: Any) -> Any:
 
 
 def fast_dtype() -> torch.dtype:
-    """bfloat16 where this processor multiplies it itself (AVX512-BF16, AMX), else float32."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+    """bfloat16 where this processor multiplies it itself, else float32."""
+    return torch.bfloat16 if hardware.bf16_in_processor() else torch.float32
 
 
 def forward(block: torch.nn.Module, chunk: Chunk, dtype: torch.dtype = torch.float32) -> torch.Tensor:
