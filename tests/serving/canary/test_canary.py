@@ -25,6 +25,7 @@ from tests.serving.fake_serve import ask, client, pids, running, until
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 GOOD, BAD = "cd" * 32, "ef" * 32
+REFUSED = 0  # in the place of a status: nothing came
 CANARY = {"share": 0.3, "requests": 40, "seconds": 60, "max_error_rate_increase": 0.15, "max_ttft_ratio": 2.0, "max_tpot_ratio": 2.0, "max_latency_ratio": 2.0}  # fmt: skip
 
 
@@ -51,7 +52,12 @@ class Endpoint:
     async def keep_asking(self, stop: asyncio.Event, stream: bool) -> None:
         async with client(self.was.launch) as http:
             while not stop.is_set():
-                answer = await ask(http, stream=stream, tokens=2, seconds=0.01)
+                try:
+                    answer = await ask(http, stream=stream, tokens=2, seconds=0.01)
+                except httpx.TransportError:  # no Front listens
+                    self.seen.append((REFUSED, "", False))
+                    await asyncio.sleep(0.05)
+                    continue
                 well = answer.text.endswith("data: [DONE]\n\n") if stream else "who" in answer.text
                 self.seen.append((answer.status_code, answer.headers["x-manta-fingerprint"], well))
 
@@ -143,6 +149,36 @@ def test_a_killed_replica_of_it_costs_no_whole_answer(endpoint):
     broken = [one for one in endpoint.seen if not one[2]]
     assert len(broken) <= 2 and {found for _, found, _ in broken} <= {GOOD}, "streams that it had begun"
     assert endpoint.told[-1]["models"]["tiny"]["canary"]["errors"] >= len(broken)
+
+
+def test_y_a_front_that_ends_meanwhile_is_another_that_goes_on_comparing(endpoint):
+    """What it had counted still counts. The clients find no open port until the next one listens, with the same share."""
+    counts: dict[str, int] = {}
+
+    def asked() -> int:
+        return int(endpoint.told[-1]["models"]["tiny"]["canary"]["requests"]) if endpoint.told else 0
+
+    async def kill() -> None:
+        async def comparing() -> bool:
+            return asked() > 5
+
+        async def further() -> bool:
+            return asked() > counts["before"] + 20
+
+        await until(comparing, "the comparison does not begin")
+        [front, *_] = await asyncio.to_thread(pids, endpoint.front)
+        os.kill(front, signal.SIGKILL)
+        await asyncio.sleep(update.POLL_SECONDS + 0.5)  # what was asked of it before is told now
+        counts["before"] = asked()
+        await until(further, "no Front compares")
+
+    error = endpoint.under_load(
+        GOOD, "/m", meanwhile=kill, wanted=lambda: not counts or asked() <= counts["before"] + 20, requests=100_000
+    )
+    assert isinstance(error, update.CalledOff) and counts["before"] > 5
+    assert endpoint.told[-1]["models"]["tiny"]["canary"]["errors"] == 0
+    assert {status for status, _, _ in endpoint.seen} == {200, REFUSED} and endpoint.seen[-1][0] == 200
+    assert endpoint.deployments() == {"Front", "Replica-tiny"}
 
 
 def test_z_a_good_one_takes_over_with_the_replicas_that_proved_it_and_no_request_fails(endpoint):
