@@ -17,7 +17,7 @@ MANY = 400_000
 
 @pytest.fixture(autouse=True)
 def hastened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(kernels, "_is_intel", lambda: False)
+    monkeypatch.setattr(kernels, "is_intel", lambda: False)
     library = kernels.hasten()
     yield library
     library._destroy()
@@ -99,7 +99,7 @@ def test_what_is_no_product_is_refused_by_torch() -> None:
 
 
 def test_nothing_is_replaced_on_intels_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_is_intel", lambda: True)
+    monkeypatch.setattr(kernels, "is_intel", lambda: True)
     registered: list[str] = []
     monkeypatch.setattr(torch.library.Library, "impl", lambda self, name, *_, **__: registered.append(name))
     kernels.hasten()

@@ -73,6 +73,10 @@ def test_pretrain(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     emulated = planned(PRETRAIN, output, resources__workers=2)
     assert emulated["hours"] == pytest.approx(rates["emulated bf16"])
     assert any("emulated bf16" in note for note in emulated["notes"])
+    for intel, rate in ((True, "fp32"), (False, "AMD's fp32")):
+        monkeypatch.setattr("manta.kernels.is_intel", lambda intel=intel: intel)
+        here = planned(PRETRAIN, output, resources__workers=2, optimizer__precision="fp32")
+        assert here["hours"] == pytest.approx(rates[rate])
     assert "steps                245" in plan.text(figures)
 
 

@@ -39,12 +39,12 @@ def hasten() -> Any:
         found |= {"mm": (_mm(), True), "addmm": (_addmm(), True)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)  # that they are replaced
-        for name, (kernel, with_keys) in ({} if _is_intel() else found).items():
+        for name, (kernel, with_keys) in ({} if is_intel() else found).items():
             library.impl(name, kernel, "CPU", with_keyset=with_keys, allow_override=True)
     return library
 
 
-def _is_intel() -> bool:
+def is_intel() -> bool:
     """Whether this machine's processor is one for which MKL was written."""
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()

@@ -14,9 +14,15 @@ from manta.schema import CompressRecipe, PretrainRecipe, TuneRecipe
 if TYPE_CHECKING:
     from manta.models.memory import Setting
 
-# Useful operations a second (those of formulas.flops_per_token) of a core, measured on a 2-core AVX-512 machine for
-# models of 10M to 135M weights.
-FLOPS_PER_CORE = {"bf16": 0.17e12, "fp32": 0.07e12, "emulated bf16": 0.024e12}
+# Useful operations a second (those of formulas.flops_per_token) of a core, measured on 2-core AVX-512 machines of Intel's and
+# AMD's for models of 10M to 135M weights.
+FLOPS_PER_CORE = {
+    "bf16": 0.17e12,
+    "fp32": 0.07e12,
+    "emulated bf16": 0.024e12,
+    "AMD's bf16": 0.24e12,
+    "AMD's fp32": 0.15e12,  # as manta.kernels multiplies
+}
 ASSUMED_GPU = "h100"  # where a recipe wants GPUs and nobody says which
 
 
@@ -211,12 +217,15 @@ def _rate(recipe: Training, given: Given, notes: list[str]) -> float:
 
 
 def _arithmetic(recipe: Training) -> str:
-    """The key of FLOPS_PER_CORE that the workers' processors compute by; a cluster's are taken to be new."""
-    from manta import hardware
+    """The key of FLOPS_PER_CORE that the workers' processors compute by; a cluster's are taken to be new ones of Intel's."""
+    from manta import hardware, kernels
 
     precision = recipe.optimizer.precision
-    emulated = precision == "bf16" and recipe.resources.address is None and not hardware.bf16_in_processor()
-    return f"emulated {precision}" if emulated else precision
+    if recipe.resources.address is not None:
+        return precision
+    if precision == "bf16" and not hardware.bf16_in_processor():
+        return "emulated bf16"
+    return precision if kernels.is_intel() else f"AMD's {precision}"
 
 
 def _try(recipe: Training, figures: Figures) -> None:
