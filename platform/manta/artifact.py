@@ -17,6 +17,7 @@ from typing import Any
 from manta import __version__
 from manta import recipe as recipes
 from manta.errors import InputError, StageFailed
+from manta.hardware import processor
 from manta.schema import Recipe
 from manta.sections.base import Input
 from manta.storage import Folder
@@ -360,12 +361,8 @@ def versions() -> dict[str, str]:
 def hardware() -> dict[str, Any]:
     """Processor, cores usable by this process, memory in bytes, and NVIDIA GPUs of this machine."""
     info: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        info["cpu"] = models[0] if models else "unknown"
+    models = [line.partition(":")[2].strip() for line in processor().splitlines() if line.startswith("model name")]
+    info["cpu"] = models[0] if models else "unknown"
     info["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpus = (
         sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))

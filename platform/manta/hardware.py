@@ -1,6 +1,6 @@
 """GPUs that Manta knows: by the name one types and the name their driver gives, memory and peak, from their datasheets.
 
-And of processors, whether they multiply bf16.
+And of this machine's processor, what it is and whether it multiplies bf16.
 """
 
 from __future__ import annotations
@@ -56,5 +56,13 @@ def named(name: str) -> Gpu:
 
 def bf16_in_processor() -> bool:
     """Whether this machine's processor multiplies bf16 itself (AVX512-BF16, AMX); otherwise it is emulated."""
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    flags = processor().split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def processor() -> str:
+    """What Linux tells of this machine's processors, one after the other; nothing on another system."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""

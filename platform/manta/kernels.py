@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from manta import hardware
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +46,9 @@ def hasten() -> Any:
 
 
 def is_intel() -> bool:
-    """Whether this machine's processor is one for which MKL was written."""
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except FileNotFoundError:  # not Linux
-        return True
+    """Whether this machine's processor is one for which MKL was written, as far as can be told."""
+    told = hardware.processor()
+    return not told or "GenuineIntel" in told
 
 
 # --- products of matrices --------------------------------------------------------------------------------------------
