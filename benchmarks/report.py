@@ -95,7 +95,10 @@ GOALS = (
     Goal("compress_depth", "memory_30", "making it: peak memory over the bf16 weights", most=1.3),
     Goal("compress_depth", "cost_linear", "the same: CPU seconds of a block, the last 15 over the 7 before", most=1.1),
     Goal("compress_depth", "memory_of_depth", "the same: memory with 30 blocks over that with 8", most=1.1),
-    Goal("compress", "heal_ppl_ratio", "a quarter of its blocks gone, healed by distillation: perplexity", most=1.35),
+    Goal(
+        "compress_heal", "heal_ppl_ratio", "a quarter of its blocks gone, healed by distillation: perplexity", most=1.35
+    ),
+    Goal("compress_heal", "scratch_ppl_ratio", "a model of that shape from scratch, as many tokens: perplexity"),
     Goal("compress_prune", "vocabulary_size", "its vocabulary trimmed to Python's documentation: size", most=0.8),
     Goal("compress_prune", "vocabulary_ppl_ratio", "the same: perplexity of that text", most=1.005),
     Goal("compress_prune", "vocabulary_int4_size", "the same in int4, over int4 with all tokens: size", most=0.8),
